@@ -1,0 +1,45 @@
+# Each target is what CI runs; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install up test lint docs bench clean
+
+help:
+	@echo "make install   create .venv and install the appliance"
+	@echo "make up        install, then serve model-runner.yaml on 127.0.0.1:8000"
+	@echo "make test      everything that CI runs: lint, unit tests, the real engine"
+	@echo "make lint      ruff, mypy, import-linter, generated files"
+	@echo "make docs      regenerate the schema and the reference"
+	@echo "make bench     the figures of docs/benchmarks.md"
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed
+
+up: install
+	$(BIN)/appliance up
+
+test: $(VENV)/.installed-dev lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m appliance.config.reference --check
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m appliance.config.reference --write
+
+clean:
+	rm -rf $(VENV) build dist

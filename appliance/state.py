@@ -1,0 +1,133 @@
+"""The state directory: everything the appliance keeps, under one root, private to its user."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.errors import Conflict
+
+# sun_path is 104 bytes on macOS and 108 on Linux, its NUL included; vLLM puts sockets named by a
+# 36-character UUID beside ours.
+_LONGEST_SOCKET_DIRECTORY = 103 - 40
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """Paths only; nothing is created until `prepare`."""
+
+    root: Path
+
+    @classmethod
+    def locate(cls, environ: Mapping[str, str]) -> StateDirectory:
+        """`APPLIANCE_HOME`, else the platform's own place for a user's application state."""
+        if home := environ.get("APPLIANCE_HOME"):
+            return cls(Path(home).expanduser().absolute())
+        import platformdirs  # 10 ms that `--version` and completion need not pay
+
+        return cls(platformdirs.user_state_path("appliance", appauthor=False))
+
+    @property
+    def environments(self) -> Path:
+        return self.root / "environments"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and per-process directories: short enough for a unix socket, else under the temporary directory."""
+        inside = self.root / "run"
+        if len(os.fsencode(inside)) + len("/engine-12345678") <= _LONGEST_SOCKET_DIRECTORY:
+            return inside
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:8]
+        return Path(tempfile.gettempdir()) / f"appliance-{os.getuid()}-{digest}"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run / "appliance.sock"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the only appliance on this state directory. The kernel lets go of the lock however the process ends."""
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(
+                    f"an appliance is already running on `{self.root}` (pid {self.holder() or 'unknown'})",
+                    hint="`appliance down` stops it; APPLIANCE_HOME gives a second one a directory of its own",
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            yield
+        finally:
+            os.close(descriptor)
+
+    def holder(self) -> int | None:
+        """The pid of the appliance that runs on this state directory, or None where none does."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(descriptor, 32).decode()
+            return int(text) if text.isdigit() else None
+        else:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def prepare(self) -> None:
+        """Create what is missing, readable by this user alone."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self.environments, self.models, self.history, self.logs, self.run):
+            path.mkdir(mode=0o700, exist_ok=True)
+        owner = self.run.stat()
+        if owner.st_uid != os.getuid() or owner.st_mode & 0o077:
+            raise Conflict(
+                f"`{self.run}` belongs to uid {owner.st_uid} with mode {owner.st_mode & 0o777:o}, not to you alone",
+                hint="remove it, or set APPLIANCE_HOME to a directory of your own",
+            )
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` by `data`, so that a reader or a crash sees the old bytes or the new, never part of either."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)  # noqa: PTH101 - mkstemp gives a str
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
