@@ -1,0 +1,43 @@
+"""What the planner may ask for: a closed union, each with the reason a person reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from appliance.plan.desired import EngineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Bring up a new engine process for this spec."""
+
+    spec: EngineSpec
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Send this engine nothing new and let what it has finish."""
+
+    engine: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End this engine's process group."""
+
+    engine: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop the trace of an engine that is gone and no longer wanted."""
+
+    engine: str
+    reason: str
+
+
+Action: TypeAlias = Start | Drain | Stop | Forget

@@ -1,0 +1,55 @@
+"""What is running now, as measured: the planner's other input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from appliance.plan.desired import EngineSpec
+
+
+class EngineState(StrEnum):
+    """Where one engine process is in its life.
+
+    stopped ──▶ starting ──▶ ready ──▶ draining ──▶ stopping ──▶ stopped
+                    │          │           │
+                    └──────────┴───────────┴──▶ failed
+    """
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedEngine:
+    """One engine process, or the trace a failed one left.
+
+    `retry_at` is set on a crash that deserves another try; a start-up failure has none, since it would repeat itself.
+    Times are seconds of the caller's clock.
+    """
+
+    id: str
+    spec: EngineSpec
+    state: EngineState
+    since: float
+    in_flight: int = 0
+    retry_at: float | None = None
+    drain_deadline: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in (EngineState.STOPPED, EngineState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Every engine by id, the models that somebody is waiting for, and the last spec of each model that was ready."""
+
+    engines: Mapping[str, ObservedEngine]
+    wanted: frozenset[str] = frozenset()
+    last_good: Mapping[str, EngineSpec] = field(default_factory=dict)

@@ -1,0 +1,132 @@
+"""Decide what must change; never change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from appliance.plan.actions import Action, Drain, Forget, Start, Stop
+from appliance.plan.desired import Desired, DesiredModel, EngineSpec
+from appliance.plan.observed import EngineState, Observed, ObservedEngine
+
+FIRST_RETRY = 1.0
+LONGEST_RETRY = 60.0
+
+_USEFUL = (EngineState.STARTING, EngineState.READY)
+
+
+def plan(desired: Desired, observed: Observed, *, now: float) -> tuple[Action, ...]:
+    """The steps that are safe now; what they lead to is decided when it is observed."""
+    # Stops before starts: two engines rarely fit in memory at once.
+    return (*_retire(desired, observed, now), *_launch(desired, observed, now))
+
+
+def next_look(observed: Observed) -> float | None:
+    """The earliest time at which the plan changes by the clock alone, or None where only an event can change it."""
+    times = (time for engine in observed.engines.values() for time in (engine.retry_at, engine.drain_deadline))
+    return min((time for time in times if time is not None), default=None)
+
+
+def backoff(crashes: int) -> float:
+    """Seconds to wait after this many crashes in a row (1 or more): doubling, with a ceiling."""
+    doublings = min(crashes - 1, 16)  # beyond any ceiling, and far from overflow
+    return min(FIRST_RETRY * 2.0**doublings, LONGEST_RETRY)
+
+
+def _retire(desired: Desired, observed: Observed, now: float) -> Iterator[Action]:
+    kept = {want.spec: _best(want.spec, observed) for want in desired.values()}
+    for engine in sorted(observed.engines.values(), key=lambda engine: engine.id):
+        wanted = engine.spec in kept
+        surplus = not wanted or kept[engine.spec] != engine.id
+        match engine.state:
+            case EngineState.DRAINING if engine.in_flight == 0 or _overdue(engine, now):
+                yield Stop(engine.id, "drained" if engine.in_flight == 0 else "drain deadline passed")
+            case EngineState.STOPPED:
+                yield Forget(engine.id, "stopped")
+            case EngineState.STARTING if surplus and not _restores(engine, desired, observed):
+                yield Stop(engine.id, _why(engine, desired))
+            case EngineState.READY if surplus and not _holds_the_fort(engine, desired, observed):
+                yield Drain(engine.id, _why(engine, desired))
+            case EngineState.FAILED if not wanted:
+                yield Forget(engine.id, _why(engine, desired))
+            case _:
+                continue
+
+
+def _holds_the_fort(engine: ObservedEngine, desired: Desired, observed: Observed) -> bool:
+    """Whether this engine of an outdated spec must go on serving.
+
+    (1) Not when its model is gone, (2) nor when its successor is ready. (3) A successor that failed leaves it in place.
+    (4) Otherwise the strategy decides: `surge` keeps it until then, `recreate` gives its memory to the successor first.
+    """
+    want = desired.get(engine.spec.model)
+    if want is None:  # (1)
+        return False
+    successors = [e for e in observed.engines.values() if e.spec == want.spec]
+    if any(e.state is EngineState.READY for e in successors):  # (2)
+        return False
+    if any(_hopeless(e) for e in successors):  # (3)
+        return True
+    return want.strategy == "surge"  # (4)
+
+
+def _restores(engine: ObservedEngine, desired: Desired, observed: Observed) -> bool:
+    """Whether this start brings the last good spec back because the wanted one failed."""
+    want = desired.get(engine.spec.model)
+    failed = want is not None and any(_hopeless(e) for e in observed.engines.values() if e.spec == want.spec)
+    return failed and observed.last_good.get(engine.spec.model) == engine.spec
+
+
+def _hopeless(engine: ObservedEngine) -> bool:
+    return engine.state is EngineState.FAILED and engine.retry_at is None
+
+
+def _best(spec: EngineSpec, observed: Observed) -> str | None:
+    """The one engine of this spec to keep: a ready one before a starting one, and then the longest-lived."""
+    mine = [e for e in observed.engines.values() if e.spec == spec and e.state in _USEFUL]
+    best = min(mine, key=lambda engine: (engine.state is not EngineState.READY, engine.since, engine.id), default=None)
+    return best.id if best else None
+
+
+def _why(engine: ObservedEngine, desired: Desired) -> str:
+    want = desired.get(engine.spec.model)
+    if want is None:
+        return f"`{engine.spec.model}` was removed"
+    return f"`{engine.spec.model}` has another engine" if want.spec == engine.spec else f"`{engine.spec.model}` changed"
+
+
+def _overdue(engine: ObservedEngine, now: float) -> bool:
+    return engine.drain_deadline is not None and now >= engine.drain_deadline
+
+
+def _launch(desired: Desired, observed: Observed, now: float) -> Iterator[Action]:
+    for name, want in sorted(desired.items()):
+        siblings = [engine for engine in observed.engines.values() if engine.spec.model == name]
+        mine = [engine for engine in siblings if engine.spec == want.spec]
+        others = [engine for engine in siblings if engine.spec != want.spec and engine.alive]
+        if want.strategy == "recreate" and others:
+            continue
+        if reason := _start_reason(want, mine, bool(others) or name in observed.wanted, now):
+            yield Start(want.spec, reason)
+        elif (
+            any(map(_hopeless, mine)) and not others and (last := observed.last_good.get(name)) not in (None, want.spec)
+        ):
+            yield Start(last, "the new revision failed; restoring the last good one")
+
+
+def _start_reason(want: DesiredModel, mine: list[ObservedEngine], wanted: bool, now: float) -> str | None:
+    """Why an engine must start now, or None.
+
+    (1) One that serves, or soon will, is enough. (2) A start-up failure repeats itself: wait for another spec.
+    (3) A crash is tried again, but not before its time. (4) Otherwise the file asks for it, or a request, or the
+    engine that it replaces.
+    """
+    if any(engine.state in _USEFUL for engine in mine):  # (1)
+        return None
+    failed = [engine for engine in mine if engine.state is EngineState.FAILED]
+    if any(map(_hopeless, failed)):  # (2)
+        return None
+    if failed:  # (3)
+        return "crashed; trying again" if all(now >= (engine.retry_at or 0) for engine in failed) else None
+    if want.load == "startup":  # (4)
+        return "declared with `load: startup`"
+    return "asked for" if wanted else None

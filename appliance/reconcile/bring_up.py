@@ -1,0 +1,101 @@
+"""The slow part of a start: environment, weights, process, proof. Each step is safe to be called off."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from appliance.config.models import Appliance
+from appliance.engines import driver_for
+from appliance.engines.driver import Driver, Launch
+from appliance.environments.provision import Environments, EnvironmentSpec
+from appliance.models.sources import parse_source
+from appliance.models.store import Store
+from appliance.plan.desired import DesiredModel, EngineSpec
+from appliance.process.engine_process import EngineProcess
+from appliance.progress import Progress, Report
+from appliance.reconcile.engine import Engine
+from appliance.state import StateDirectory
+
+STOP_TIMEOUT = 10.0
+
+
+class BringUp:
+    """Takes a starting engine from its spec to a process that has proved itself."""
+
+    def __init__(
+        self,
+        appliance: Appliance,
+        state: StateDirectory,
+        environments: Mapping[str, EnvironmentSpec],
+        *,
+        report: Report,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._state = state
+        self._environments = Environments(state.environments)
+        self._report = report
+        self._environ = environ
+        self.configure(appliance, environments)
+
+    def configure(self, appliance: Appliance, environments: Mapping[str, EnvironmentSpec]) -> None:
+        """What the starts from now on go by."""
+        self._appliance = appliance
+        self._specs = environments
+        token = appliance.huggingface.token
+        self._store = Store(self._state.models, token=token.get_secret_value() if token else None)
+
+    async def __call__(self, engine: Engine, want: DesiredModel) -> EngineProcess:
+        """A ready engine process. Raises an ApplianceError that says which step failed and why."""
+        driver = driver_for(engine.spec.backend, self._appliance)
+        python = await self._environment(engine)
+        model = await self._checkpoint(engine, driver, python)
+        self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
+        process = await self._start(engine.spec, driver, python, model)
+        try:
+            await process.wait_ready(timeout=want.ready_timeout, probe=want.probe)
+        except BaseException:
+            await asyncio.shield(process.stop(timeout=STOP_TIMEOUT))
+            raise
+        self._say(engine, Progress(f"model {engine.spec.model}", "ready"))
+        return process
+
+    def _say(self, engine: Engine, progress: Progress) -> None:
+        engine.step = progress.step
+        self._report(progress)
+
+    async def _environment(self, engine: Engine) -> Path | None:
+        spec = self._specs.get(engine.spec.backend)
+        if spec is None:
+            return None
+        return (await self._environments.ensure(spec, lambda progress: self._say(engine, progress))).python
+
+    async def _checkpoint(self, engine: Engine, driver: Driver, python: Path | None) -> Path:
+        def report(progress: Progress) -> None:
+            self._say(engine, progress)
+
+        subject = f"model {engine.spec.model}"
+        source = parse_source(engine.spec.source, base=Path("/"))
+        checkpoint = await self._store.pull(source, report, subject=subject)
+        return await self._store.prepare(checkpoint, driver.format, python, report, subject=subject)
+
+    async def _start(self, spec: EngineSpec, driver: Driver, python: Path | None, model: Path) -> EngineProcess:
+        launch = Launch(
+            python=python,
+            model=model,
+            directory=self._state.run / f"e-{secrets.token_hex(4)}",
+            key=secrets.token_urlsafe(32),
+            port=_free_port() if driver.transport == "tcp" else None,
+        )
+        log = self._state.logs / f"{spec.model}.log"
+        return await EngineProcess.start(spec, driver, launch, run=self._state.run, log=log, environ=self._environ)
+
+
+def _free_port() -> int:
+    """A port nobody listens on now; an engine that loses the race for it fails to start and says so."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

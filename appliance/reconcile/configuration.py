@@ -1,0 +1,64 @@
+"""The configuration in force, and how another one takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.config.load import Loaded
+from appliance.config.models import Appliance
+from appliance.errors import ConfigError
+from appliance.plan.changes import Change, Cost, changes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What reading the file again came to: `problem` is why nothing changed, where it is not valid."""
+
+    changes: tuple[Change, ...] = ()
+    problem: str | None = None
+
+
+class Configuration:
+    """Keeps the last valid configuration; a file that cannot be used changes nothing but `problem`."""
+
+    def __init__(self, read: Callable[[], Loaded]) -> None:
+        self._read = read
+        self._loaded = read()
+        self._booted = self._loaded.appliance
+        self.problem: str | None = None
+
+    @property
+    def appliance(self) -> Appliance:
+        return self._loaded.appliance
+
+    @property
+    def path(self) -> Path | None:
+        return self._loaded.path
+
+    @property
+    def text(self) -> str:
+        return self._loaded.text
+
+    @property
+    def base(self) -> Path:
+        """The directory that relative paths in the file start from."""
+        return self.path.parent.absolute() if self.path else Path.cwd()
+
+    @property
+    def waiting_for_restart(self) -> tuple[str, ...]:
+        """Fields whose new value only a new control process will use."""
+        return tuple(change.path for change in changes(self._booted, self.appliance) if change.cost is Cost.PROCESS)
+
+    def reload(self) -> Outcome:
+        """Read every source again. Touches the disk, so call it off the event loop."""
+        try:
+            loaded = self._read()
+        except ConfigError as error:
+            self.problem = error.message
+            return Outcome(problem=error.message)
+        self.problem = None
+        found = changes(self.appliance, loaded.appliance)
+        self._loaded = loaded
+        return Outcome(found)

@@ -1,0 +1,266 @@
+"""Observe, plan, apply, wait: the one writer of what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from typing import Any, assert_never
+
+import structlog
+
+from appliance.errors import ApplianceError, EngineCrashed, NotReady
+from appliance.plan.actions import Action, Drain, Forget, Start, Stop
+from appliance.plan.desired import Desired, EngineSpec
+from appliance.plan.observed import EngineState, Observed
+from appliance.plan.planner import backoff, next_look, plan
+from appliance.reconcile.bring_up import BringUp
+from appliance.reconcile.engine import Engine
+
+STOP_TIMEOUT = 10.0
+"""Seconds from SIGTERM to SIGKILL. vLLM with nothing in flight is gone in half a second."""
+CALM = 300.0
+"""Seconds of readiness after which earlier crashes no longer count towards the backoff."""
+
+
+class Reconciler:
+    """Moves the engines to the desired state and keeps them there.
+
+    `published` is called after every change of what can be routed to; `bring_up` does the slow part of a start.
+    """
+
+    def __init__(self, desired: Desired, bring_up: BringUp, *, generation: int, published: Callable[[], None]) -> None:
+        self.desired = desired
+        self.engines: dict[str, Engine] = {}
+        self.generation = generation
+        self.observed_generation = 0
+        self.restarts: dict[str, int] = dict.fromkeys(desired, 0)
+        self._bring_up = bring_up
+        self._published = published
+        self._wanted: set[str] = set()
+        self._crashes: dict[EngineSpec, int] = {}
+        self._last_good: dict[str, EngineSpec] = {}
+        self._ids = itertools.count(1)
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._stopping = False
+        self._log = structlog.get_logger("reconcile")
+
+    async def run(self) -> None:
+        """Until `shut_down`: one pass per event or deadline."""
+        while not self._stopping:
+            self._wake.clear()
+            now = self._now()
+            observed = self._observe(now)
+            for action in plan(self.desired, observed, now=now):
+                self._apply(action, now)
+            self.observed_generation = self.generation
+            await self._announce()
+            await self._wait(next_look(self._snapshot()))
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def desire(self, desired: Desired, *, generation: int) -> None:
+        """Another desired state takes the old one's place; a rollout on its way is superseded, never queued."""
+        self.desired = desired
+        self.generation = generation
+        self._published()
+        self.wake()
+
+    async def shut_down(self) -> None:
+        """Drain every engine within its own deadline, then stop it; nothing new is started."""
+        self._stopping = True
+        self.wake()
+        await asyncio.gather(*(self._end(engine) for engine in self.engines.values()))
+        await self._announce()
+
+    async def ready(self, model: str, *, timeout: float) -> Engine:
+        """An engine of this model that takes requests; waits while one is on its way, and asks for it where none is."""
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                self._wanted.add(model)
+                self.wake()
+                while (engine := self.serving(model)) is None:
+                    self._refuse_hopeless(model)
+                    await self._changed.wait()
+                return engine
+        except TimeoutError:
+            raise NotReady(f"model `{model}` is not ready yet", retry_after=5.0) from None
+
+    def serving(self, model: str) -> Engine | None:
+        """The engine that this model's requests go to now: one of the desired spec, else the one it will replace."""
+        ready = [e for e in self.engines.values() if e.spec.model == model and e.state is EngineState.READY]
+        want = self.desired.get(model)
+        return min(ready, key=lambda e: (want is None or e.spec != want.spec, e.since), default=None)
+
+    async def settled(self) -> int:
+        """Until no engine is on its way up or down; the generation that has come to rest."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.observed_generation == self.generation and not self._busy())
+            return self.generation
+
+    async def moved(self, generation: int) -> None:
+        """Until another generation than this is desired."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.generation != generation)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What went wrong with the desired engines, one sentence each."""
+        wanted = {want.spec for want in self.desired.values()}
+        failed = [e for e in self.engines.values() if e.state is EngineState.FAILED and e.spec in wanted]
+        return tuple(f"{engine.spec.model}: {engine.message}" for engine in failed)
+
+    def _busy(self) -> bool:
+        settled = (EngineState.READY, EngineState.FAILED)
+        return any(engine.state not in settled for engine in self.engines.values())
+
+    def _refuse_hopeless(self, model: str) -> None:
+        mine = [engine for engine in self.engines.values() if engine.spec.model == model]
+        failed = [engine for engine in mine if engine.state is EngineState.FAILED]
+        if self._stopping:
+            raise NotReady("the appliance is stopping", retry_after=30.0)
+        if failed and not any(engine.state is EngineState.STARTING for engine in mine):
+            retry_at = failed[-1].retry_at
+            wait = None if retry_at is None else max(1.0, retry_at - self._now())
+            raise NotReady(f"model `{model}` failed: {failed[-1].message}", retry_after=wait)
+
+    # Observing
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _observe(self, now: float) -> Observed:
+        for engine in self.engines.values():
+            self._notice_exit(engine, now)
+        return self._snapshot()
+
+    def _snapshot(self) -> Observed:
+        engines = {engine.id: engine.observe() for engine in self.engines.values()}
+        return Observed(engines=engines, wanted=frozenset(self._wanted), last_good=self._last_good)
+
+    def _notice_exit(self, engine: Engine, now: float) -> None:
+        """Any exit of a ready engine that was not asked for is a crash, whatever its code."""
+        if engine.process is None or not engine.process.exited.done() or engine.state is not EngineState.READY:
+            return
+        crashes = 1 if now - engine.since > CALM else self._crashes.get(engine.spec, 0) + 1
+        self._crashes[engine.spec] = crashes
+        self.restarts[engine.spec.model] = self.restarts.get(engine.spec.model, 0) + 1
+        error = EngineCrashed(f"engine exited unasked: {engine.process.exited.result()}")
+        engine.fail(error, now=now, retry_at=now + backoff(crashes))
+        self._published()
+        self._log.error("engine crashed", model=engine.spec.model, message=error.message, retry_in=backoff(crashes))
+
+    # Applying
+
+    def _apply(self, action: Action, now: float) -> None:
+        match action:
+            case Start(spec, reason):
+                self._start(spec, reason, now)
+            case Drain(id, reason):
+                self._drain(self.engines[id], reason, now)
+            case Stop(id, reason):
+                self._log.info("stopping engine", engine=id, reason=reason)
+                self._cancel(self.engines[id])
+                self._spawn(self.engines[id], self._stop(self.engines[id]))
+            case Forget(id, _):
+                del self.engines[id]
+            case _:
+                assert_never(action)
+
+    def _start(self, spec: EngineSpec, reason: str, now: float) -> None:
+        traces = [e.id for e in self.engines.values() if e.spec == spec and e.state is EngineState.FAILED]
+        for trace in traces:
+            del self.engines[trace]
+        engine = Engine(id=f"{spec.model}-{spec.revision[:6]}-{next(self._ids)}", spec=spec, since=now)
+        self.engines[engine.id] = engine
+        self._log.info("starting engine", model=spec.model, revision=spec.revision, reason=reason)
+        self._spawn(engine, self._start_up(engine))
+
+    async def _start_up(self, engine: Engine) -> None:
+        model = engine.spec.model
+        try:
+            process = await self._bring_up(engine, self.desired[model])
+        except ApplianceError as error:
+            engine.fail(error, now=self._now())
+            self._log.error("engine failed to start", model=model, reason=engine.reason, message=error.message)
+        else:
+            seconds = round(self._now() - engine.since, 1)
+            engine.process = process
+            engine.enter(EngineState.READY, now=self._now())
+            self._last_good[model] = engine.spec
+            process.exited.add_done_callback(lambda _: self.wake())
+            self._log.info("engine ready", model=model, pid=process.pid, seconds=seconds)
+        self._wanted.discard(model)
+        self._published()
+
+    def _drain(self, engine: Engine, reason: str, now: float) -> None:
+        engine.enter(EngineState.DRAINING, now=now)
+        engine.drain_deadline = now + self._drain_timeout(engine)
+        self._log.info("draining engine", engine=engine.id, reason=reason, in_flight=engine.lease.in_flight)
+        self._published()
+        self._spawn(engine, engine.lease.drained())
+
+    def _drain_timeout(self, engine: Engine) -> float:
+        want = self.desired.get(engine.spec.model)
+        return want.drain_timeout if want else 300.0
+
+    async def _stop(self, engine: Engine) -> None:
+        if engine.state is EngineState.FAILED:
+            return
+        engine.enter(EngineState.STOPPING, now=self._now())
+        if engine.process is not None:
+            await engine.process.stop(timeout=STOP_TIMEOUT)
+        engine.enter(EngineState.STOPPED, now=self._now())
+
+    async def _end(self, engine: Engine) -> None:
+        """Shut one engine down in whatever state it is."""
+        if engine.state is EngineState.READY:
+            self._drain(engine, "shutting down", self._now())
+        if engine.state is EngineState.DRAINING:
+            try:
+                async with asyncio.timeout_at(engine.drain_deadline):
+                    await engine.lease.drained()
+            except TimeoutError:
+                self._log.warning("drain timed out", engine=engine.id, in_flight=engine.lease.in_flight)
+        if task := self._cancel(engine):
+            await asyncio.gather(task, return_exceptions=True)
+        await self._stop(engine)
+
+    def _cancel(self, engine: Engine) -> asyncio.Task[None] | None:
+        """Call off what this engine is busy with; a start-up that is called off takes its process with it."""
+        task = engine.task
+        if task is None or task.done():
+            return None
+        task.cancel()
+        engine.enter(EngineState.STOPPING, now=self._now())
+        return task
+
+    def _spawn(self, engine: Engine, work: Coroutine[Any, Any, None]) -> None:
+        """Run this engine's next piece of slow work; the loop looks again when it ends."""
+        engine.task = asyncio.create_task(self._guard(engine, work), name=engine.id)
+
+    async def _guard(self, engine: Engine, work: Coroutine[Any, Any, None]) -> None:
+        """A bug in one engine's task is that engine's failure, not the appliance's."""
+        try:
+            await work
+        except Exception as bug:  # noqa: BLE001 - the guard of a supervised task
+            self._log.exception("bug while handling engine", engine=engine.id)
+            engine.fail(ApplianceError(f"bug: {bug!r}"), now=self._now())
+            self._published()
+        finally:
+            self.wake()
+
+    # Waiting
+
+    async def _announce(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _wait(self, deadline: float | None) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,83 @@
+"""What the gateway may ask of the reconciler, and the snapshot it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from appliance.config.models import Appliance, Key, Model
+from appliance.reconcile.engine import Engine
+from appliance.reconcile.loop import Reconciler
+from appliance.routing import Route, Routing
+
+HOLD = 60.0
+"""Seconds that a request may wait for its model to come up: within what proxies and SDKs wait for."""
+
+
+class Port:
+    """Satisfies the gateway's Port. `publish` swaps the snapshot; a request keeps the one that it began with."""
+
+    def __init__(self, appliance: Appliance, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._status = status
+        self._reconciler: Reconciler | None = None
+        self._routing = Routing()
+        self.configure(appliance)
+
+    def configure(self, appliance: Appliance) -> None:
+        """Put names, keys and defaults in force for every request from now on."""
+        self._models = appliance.models
+        self._keys: tuple[Key, ...] = appliance.auth.keys
+        self._aliases, self._globs = _aliases(appliance.models)
+        self.publish()
+
+    def attach(self, reconciler: Reconciler) -> None:
+        """Close the circle: the reconciler is built with this port's `publish`."""
+        self._reconciler = reconciler
+
+    def publish(self) -> None:
+        serving = {name: self._reconciler.serving(name) if self._reconciler else None for name in self._models}
+        self._routing = Routing(
+            routes={name: self._route(engine) if engine else None for name, engine in serving.items()},
+            aliases=self._aliases,
+            globs=self._globs,
+            keys=self._keys,
+        )
+
+    def routing(self) -> Routing:
+        return self._routing
+
+    async def ready(self, model: str) -> Route:
+        """A route to this model's engine, waiting for one that is on its way. Raises NotReady."""
+        if self._reconciler is None:
+            raise RuntimeError("the port was used before it was attached")
+        return self._route(await self._reconciler.ready(model, timeout=HOLD))
+
+    def status(self) -> Mapping[str, Any]:
+        return self._status()
+
+    def _route(self, engine: Engine) -> Route:
+        model = self._models[engine.spec.model]  # only declared models are ever routed to
+        process = engine.process
+        if process is None:
+            raise RuntimeError(f"engine `{engine.id}` is ready without a process")
+        return Route(
+            model=engine.spec.model,
+            served=engine.spec.model,
+            key=process.launch.key,
+            revision=engine.spec.revision,
+            lease=engine.lease,
+            socket=None if process.launch.port else str(process.launch.socket),
+            port=process.launch.port,
+            defaults=model.sampling.model_dump(exclude_none=True),
+        )
+
+
+def _aliases(models: Mapping[str, Model]) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]:
+    """Exact aliases as a table, and those with wildcards in the file's order."""
+    pairs = [(alias, name) for name, model in models.items() for alias in model.aliases]
+    exact = {alias: name for alias, name in pairs if not _is_glob(alias)}
+    return exact, tuple((alias, name) for alias, name in pairs if _is_glob(alias))
+
+
+def _is_glob(alias: str) -> bool:
+    return any(character in alias for character in "*?[")

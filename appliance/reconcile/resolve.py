@@ -1,0 +1,57 @@
+"""From the file to the planner's input: names resolved, secrets in place, nothing left to interpret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from appliance.config.models import Appliance, Model
+from appliance.plan.desired import Desired, DesiredModel, EngineSpec
+
+
+def resolve(appliance: Appliance, *, environments: Mapping[str, str], base: Path) -> Desired:
+    """Every model of the file as desired state.
+
+    `environments` gives each backend's engine environment by identity; `base` is the directory that relative paths in
+    the file start from.
+    """
+    return {name: _model(name, model, appliance, environments, base) for name, model in appliance.models.items()}
+
+
+def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[str, str], base: Path) -> DesiredModel:
+    backend = backend_of(model, appliance)
+    command = appliance.backends.get(backend)
+    env = {**command.env, **model.env} if command else model.env
+    spec = EngineSpec(
+        model=name,
+        backend=backend,
+        source=absolute_source(model.source, base),
+        engine=tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in model.engine.items())),
+        env=tuple(sorted((variable, secret.get_secret_value()) for variable, secret in env.items())),
+        command=command.command if command else (),
+        health=command.health if command else "/health",
+        environment=environments.get(backend, ""),
+    )
+    return DesiredModel(
+        spec=spec,
+        load=model.load,
+        ready_timeout=model.rollout.ready_timeout.total_seconds(),
+        drain_timeout=model.rollout.drain_timeout.total_seconds(),
+        idle_unload=model.idle_unload.total_seconds() if model.idle_unload else None,
+        probe=model.rollout.probe,
+        strategy="recreate" if model.rollout.strategy == "recreate" else "surge",
+    )
+
+
+def backend_of(model: Model, appliance: Appliance) -> str:
+    """The backend that serves this model; `auto` is vLLM wherever the Metal plug-in does not apply."""
+    backend = model.backend or appliance.backend
+    return "vllm" if backend == "auto" else backend
+
+
+def absolute_source(source: str, base: Path) -> str:
+    """Local paths made absolute, so that the spec means the same whatever directory the appliance runs in."""
+    if source.partition(":")[0] in {"hf", "pypi", "oci", "url"}:
+        return source
+    return str((base / Path(source).expanduser()).absolute())

@@ -1,0 +1,110 @@
+"""The reconciler's state as plain data: what `status --json` prints and the admin API answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from appliance import __version__
+from appliance.plan.observed import EngineState
+from appliance.reconcile.configuration import Configuration
+from appliance.reconcile.engine import Engine
+from appliance.reconcile.loop import Reconciler
+
+
+def status(reconciler: Reconciler, configuration: Configuration, *, address: str, now: float) -> dict[str, Any]:
+    """`now` is the reconciler's clock, in seconds."""
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "file": str(configuration.path or ""),
+        "problem": configuration.problem,
+        "waiting_for_restart": list(configuration.waiting_for_restart),
+        "address": address,
+        "generation": reconciler.generation,
+        "observed_generation": reconciler.observed_generation,
+        "ready": all(_serves_or_sleeps(reconciler, name) for name in reconciler.desired),
+        "models": [_model(reconciler, name, now) for name in sorted(reconciler.desired)],
+    }
+
+
+def _serves_or_sleeps(reconciler: Reconciler, name: str) -> bool:
+    return reconciler.serving(name) is not None or reconciler.desired[name].load == "on_demand"
+
+
+def _model(reconciler: Reconciler, name: str, now: float) -> dict[str, Any]:
+    want = reconciler.desired[name]
+    engines = [engine for engine in reconciler.engines.values() if engine.spec.model == name]
+    current = reconciler.serving(name) or (engines[-1] if engines else None)
+    return {
+        "name": name,
+        "source": want.spec.source,
+        "backend": want.spec.backend,
+        "load": want.load,
+        "ready": reconciler.serving(name) is not None,
+        "state": (current.state if current else EngineState.STOPPED).value,
+        "restarts": reconciler.restarts.get(name, 0),
+        "conditions": [*_conditions(reconciler, name, engines, now)],
+        "engines": [
+            {**engine.status(), "memory": _memory(engine), "age": round(now - engine.since, 1)} for engine in engines
+        ],
+    }
+
+
+def _conditions(reconciler: Reconciler, name: str, engines: list[Engine], now: float) -> Iterator[dict[str, Any]]:
+    """Kubernetes' kind of conditions. Ready is always told; Progressing and Degraded where they are true."""
+    want = reconciler.desired[name].spec
+    serving = reconciler.serving(name)
+    moving = [e for e in engines if e.state in (EngineState.STARTING, EngineState.DRAINING, EngineState.STOPPING)]
+    failed = [e for e in engines if e.state is EngineState.FAILED and e.spec == want]
+    if serving is not None and serving.spec == want:
+        yield _condition("Ready", True, "EngineReady", "The engine takes requests.", now - serving.since)
+    elif serving is not None:
+        message = f"Revision {serving.spec.revision} goes on serving."
+        yield _condition("Ready", True, "PreviousRevision", message, now - serving.since)
+    elif engine := next(iter([*moving, *failed]), None):
+        yield _condition(
+            "Ready", False, engine.reason or engine.state.value.capitalize(), _told(engine), now - engine.since
+        )
+    else:
+        yield _condition("Ready", False, "NotLoaded", "No engine is loaded; the first request starts one.", 0.0)
+    for engine in moving:
+        yield _condition("Progressing", True, engine.state.value.capitalize(), _told(engine), now - engine.since)
+    for engine in failed:
+        yield _condition("Degraded", True, engine.reason, engine.message, now - engine.since)
+
+
+def _told(engine: Engine) -> str:
+    return engine.message or engine.step or f"The engine is {engine.state.value}."
+
+
+def _condition(kind: str, value: bool, reason: str, message: str, age: float) -> dict[str, Any]:
+    since = datetime.fromtimestamp(datetime.now(UTC).timestamp() - age, UTC)
+    return {
+        "type": kind,
+        "status": value,
+        "reason": reason,
+        "message": message,
+        "since": since.isoformat(timespec="seconds"),
+    }
+
+
+def _memory(engine: Engine) -> int | None:
+    """Resident bytes of the engine's whole process tree, or None where it is gone."""
+    if engine.process is None or not engine.process.pid:
+        return None
+    try:
+        root = psutil.Process(engine.process.pid)
+        return sum(int(process.memory_info().rss) for process in (root, *root.children(recursive=True)))
+    except psutil.Error:
+        return None
+
+
+def summary(status: Mapping[str, Any]) -> str:
+    """One line for a person who asked how it goes."""
+    ready = sum(model["ready"] for model in status["models"])
+    return f"{ready} of {len(status['models'])} models ready at http://{status['address']}"

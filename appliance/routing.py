@@ -1,0 +1,79 @@
+"""The immutable snapshot between the reconciler, who makes it, and the gateway, who reads one per request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from appliance.config.models import Key
+
+
+class Lease:
+    """Counts one engine's requests in flight; an engine is stopped only when its lease has run out."""
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    def acquire(self) -> None:
+        self._in_flight += 1
+        self._idle.clear()
+
+    def release(self) -> None:
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        await self._idle.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One ready engine: how to reach it and what it calls the model."""
+
+    model: str
+    served: str
+    key: str = field(repr=False)
+    revision: str
+    lease: Lease = field(repr=False)
+    socket: str | None = None
+    port: int | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling defaults, merged into a request where it is silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Who may ask for what, and where it is. `routes` has None for a declared model that is not ready."""
+
+    routes: Mapping[str, Route | None] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    globs: tuple[tuple[str, str], ...] = ()
+    keys: tuple[Key, ...] = ()
+
+    def resolve(self, name: str) -> str | None:
+        """The declared model that `name` means: exact, alias, glob alias; then the same in Docker's normal form."""
+        return self._find(name) or next(filter(None, map(self._find, _normal_forms(name))), None)
+
+    def _find(self, name: str) -> str | None:
+        if name in self.routes:
+            return name
+        if name in self.aliases:
+            return self.aliases[name]
+        return next((model for glob, model in self.globs if fnmatchcase(name, glob)), None)
+
+
+def _normal_forms(name: str) -> tuple[str, ...]:
+    """The spellings that Docker Model Runner takes for the same model: default namespace and tag are optional."""
+    bare = name.removeprefix("docker.io/").removeprefix("index.docker.io/").removesuffix(":latest")
+    short = bare.removeprefix("ai/")
+    return tuple(dict.fromkeys((bare, short, f"ai/{short}", f"{bare}:latest", f"ai/{short}:latest")))

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.plan.actions import Action, Drain, Forget, Start, Stop
+from appliance.plan.desired import Desired, DesiredModel, EngineSpec
+from appliance.plan.observed import EngineState, Observed, ObservedEngine
+from appliance.plan.planner import LONGEST_RETRY, backoff, next_look, plan
+
+NOW = 1000.0
+A1 = EngineSpec(model="a", backend="vllm", source="pypi:a==1")
+A2 = replace(A1, source="pypi:a==2")
+B1 = EngineSpec(model="b", backend="vllm", source="pypi:b==1")
+
+
+def desired(*specs: EngineSpec, load: str = "startup") -> Desired:
+    return {spec.model: DesiredModel(spec, load="on_demand" if load == "on_demand" else "startup") for spec in specs}
+
+
+def recreated(spec: EngineSpec) -> Desired:
+    return {spec.model: DesiredModel(spec, strategy="recreate")}
+
+
+def engine(spec: EngineSpec, state: EngineState, **more: float | None) -> ObservedEngine:
+    return replace(ObservedEngine(id=f"{spec.model}-{spec.revision}", spec=spec, state=state, since=0.0), **more)  # type: ignore[arg-type]
+
+
+def observed(*engines: ObservedEngine, wanted: frozenset[str] = frozenset()) -> Observed:
+    return Observed({engine.id: engine for engine in engines}, wanted)
+
+
+def kinds(actions: tuple[Action, ...]) -> list[tuple[str, str]]:
+    return [(type(a).__name__, a.spec.model if isinstance(a, Start) else a.engine) for a in actions]
+
+
+def test_a_declared_model_without_an_engine_is_started() -> None:
+    assert plan(desired(A1), observed(), now=NOW) == (Start(A1, "declared with `load: startup`"),)
+
+
+def test_an_on_demand_model_is_started_only_when_somebody_waits_for_it() -> None:
+    want = desired(A1, load="on_demand")
+    assert plan(want, observed(), now=NOW) == ()
+    assert plan(want, observed(wanted=frozenset({"a"})), now=NOW) == (Start(A1, "asked for"),)
+
+
+def test_a_model_that_is_ready_or_on_its_way_is_left_alone() -> None:
+    for state in (EngineState.STARTING, EngineState.READY):
+        assert plan(desired(A1), observed(engine(A1, state)), now=NOW) == ()
+
+
+def test_a_start_up_failure_is_not_repeated_until_the_spec_changes() -> None:
+    failed = engine(A1, EngineState.FAILED)
+    assert plan(desired(A1), observed(failed), now=NOW) == ()
+    assert kinds(plan(desired(A2), observed(failed), now=NOW)) == [("Forget", failed.id), ("Start", "a")]
+
+
+def test_a_changed_model_is_served_by_its_old_engine_until_the_new_one_is_ready() -> None:
+    old = engine(A1, EngineState.READY, in_flight=2)
+    assert kinds(plan(desired(A2), observed(old), now=NOW)) == [("Start", "a")]
+    starting = engine(A2, EngineState.STARTING)
+    assert plan(desired(A2), observed(old, starting), now=NOW) == ()
+    ready = replace(starting, state=EngineState.READY)
+    assert kinds(plan(desired(A2), observed(old, ready), now=NOW)) == [("Drain", old.id)]
+
+
+def test_a_failed_successor_leaves_the_old_engine_in_place() -> None:
+    old, failed = engine(A1, EngineState.READY), engine(A2, EngineState.FAILED)
+    for want in (desired(A2), recreated(A2)):
+        assert plan(want, observed(old, failed), now=NOW) == ()
+
+
+def test_recreate_stops_the_old_engine_first() -> None:
+    old = engine(A1, EngineState.READY)
+    assert kinds(plan(recreated(A2), observed(old), now=NOW)) == [("Drain", old.id)]
+    draining = replace(old, state=EngineState.DRAINING, in_flight=1, drain_deadline=NOW + 9)
+    assert plan(recreated(A2), observed(draining), now=NOW) == ()
+    stopping = replace(old, state=EngineState.STOPPING)
+    assert plan(recreated(A2), observed(stopping), now=NOW) == ()
+    assert kinds(plan(recreated(A2), observed(), now=NOW)) == [("Start", "a")]
+
+
+def test_recreate_brings_the_last_good_revision_back_when_the_new_one_fails() -> None:
+    failed = engine(A2, EngineState.FAILED)
+    world = replace(observed(failed), last_good={"a": A1})
+    (start,) = plan(recreated(A2), world, now=NOW)
+    assert isinstance(start, Start)
+    assert start.spec == A1
+    restoring = replace(observed(failed, engine(A1, EngineState.STARTING)), last_good={"a": A1})
+    assert plan(recreated(A2), restoring, now=NOW) == ()
+
+
+def test_a_change_during_a_rollout_supersedes_it() -> None:
+    old, starting = engine(A1, EngineState.READY), engine(A2, EngineState.STARTING)
+    third = replace(A1, source="pypi:a==3")
+    assert kinds(plan(desired(third), observed(old, starting), now=NOW)) == [("Stop", starting.id), ("Start", "a")]
+    assert kinds(plan(desired(A1), observed(old, starting), now=NOW)) == [("Stop", starting.id)]
+
+
+def test_a_crash_is_retried_when_its_backoff_ends_and_not_before() -> None:
+    crashed = engine(A1, EngineState.FAILED, retry_at=NOW + 5)
+    assert plan(desired(A1), observed(crashed), now=NOW) == ()
+    assert next_look(observed(crashed)) == NOW + 5
+    assert kinds(plan(desired(A1), observed(crashed), now=NOW + 5)) == [("Start", "a")]
+
+
+def test_a_removed_model_is_drained_and_then_stopped() -> None:
+    ready = engine(A1, EngineState.READY)
+    assert kinds(plan({}, observed(ready), now=NOW)) == [("Drain", ready.id)]
+    busy = replace(ready, state=EngineState.DRAINING, in_flight=1, drain_deadline=NOW + 10)
+    assert plan({}, observed(busy), now=NOW) == ()
+    assert kinds(plan({}, observed(replace(busy, in_flight=0)), now=NOW)) == [("Stop", ready.id)]
+
+
+def test_a_busy_engine_is_stopped_only_when_its_drain_deadline_has_passed() -> None:
+    busy = engine(A1, EngineState.DRAINING, in_flight=3, drain_deadline=NOW + 10)
+    assert plan({}, observed(busy), now=NOW + 9.9) == ()
+    assert kinds(plan({}, observed(busy), now=NOW + 10)) == [("Stop", busy.id)]
+
+
+def test_backoff_doubles_up_to_its_ceiling() -> None:
+    assert [backoff(crashes) for crashes in (1, 2, 3, 4)] == [1, 2, 4, 8]
+    assert backoff(10_000) == LONGEST_RETRY
+
+
+specs = st.sampled_from([A1, A2, B1])
+states = st.sampled_from(list(EngineState))
+times = st.none() | st.floats(NOW - 100, NOW + 100)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> Observed:
+    engines = {}
+    for index in range(draw(st.integers(0, 5))):
+        engines[f"e{index}"] = ObservedEngine(
+            id=f"e{index}",
+            spec=draw(specs),
+            state=draw(states),
+            since=0.0,
+            in_flight=draw(st.integers(0, 3)),
+            retry_at=draw(times),
+            drain_deadline=draw(times),
+        )
+    last_good = draw(st.dictionaries(st.just("a"), st.sampled_from([A1, A2])))
+    return Observed(engines, draw(st.frozensets(st.sampled_from(["a", "b"]))), last_good)
+
+
+wishes = st.sets(specs, max_size=3).flatmap(
+    lambda chosen: st.sampled_from(["startup", "on_demand"]).map(
+        lambda load: desired(*sorted(chosen, key=str), load=load)
+    )
+)
+
+
+@given(wishes, worlds())
+def test_the_same_input_gives_the_same_plan(want: Desired, world: Observed) -> None:
+    assert plan(want, world, now=NOW) == plan(want, world, now=NOW)
+
+
+@given(wishes, worlds())
+def test_an_engine_with_requests_in_flight_is_never_stopped_before_its_deadline(want: Desired, world: Observed) -> None:
+    for action in plan(want, world, now=NOW):
+        if isinstance(action, Stop):
+            target = world.engines[action.engine]
+            overdue = target.drain_deadline is not None and target.drain_deadline <= NOW
+            assert target.in_flight == 0 or overdue or target.state is EngineState.STARTING
+
+
+@given(wishes, worlds())
+def test_applying_plans_again_and_again_comes_to_rest_at_the_desired_state(want: Desired, world: Observed) -> None:
+    now = NOW
+    for _ in range(10):
+        world = applied(world, plan(want, world, now=now))
+        now += 200  # past every retry and every drain deadline
+    assert plan(want, world, now=now) == ()
+    alive = [e.spec for e in world.engines.values() if e.alive]
+    assert all(e.state is EngineState.READY for e in world.engines.values() if e.alive)
+    assert len(alive) == len(set(alive))
+    hopeless = {e.spec for e in world.engines.values() if e.state is EngineState.FAILED and e.retry_at is None}
+    for model in want.values():
+        if model.load == "startup" and model.spec not in hopeless:
+            assert model.spec in alive
+    for spec in alive:
+        assert spec.model in want
+        assert spec == want[spec.model].spec or want[spec.model].spec in hopeless
+
+
+def applied(world: Observed, actions: tuple[Action, ...]) -> Observed:
+    """The world after these actions, where everything goes well."""
+    engines = dict(world.engines)
+    for action in actions:
+        match action:
+            case Start(spec, _):
+                engines = {key: e for key, e in engines.items() if e.spec != spec or e.alive}
+                new = f"n{len(engines)}-{spec.model}-{spec.revision}"
+                engines[new] = ObservedEngine(new, spec, EngineState.READY, 0.0)
+            case Drain(key, _):
+                engines[key] = replace(engines[key], state=EngineState.DRAINING, drain_deadline=NOW + 100)
+            case Stop(key, _):
+                engines[key] = replace(engines[key], state=EngineState.STOPPED)
+            case Forget(key, _):
+                del engines[key]
+    for key, e in engines.items():
+        if e.state is EngineState.STOPPING:
+            engines[key] = replace(e, state=EngineState.STOPPED)
+        if e.state is EngineState.STARTING:
+            engines[key] = replace(e, state=EngineState.READY)
+        if e.state is EngineState.DRAINING and e.drain_deadline is None:
+            engines[key] = replace(e, in_flight=0)
+    return Observed(engines, frozenset(), world.last_good)
