@@ -1,0 +1,143 @@
+"""What a directory or file of weights is, found out before an engine gets to mislead about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from appliance.errors import SourceError, SourceNotFound, UnsupportedModel
+
+Kind = Literal["hf", "gguf", "mlx"]
+
+KEPT = frozenset({".gguf", ".safetensors", ".json", ".txt", ".model", ".jinja"})
+"""Suffixes of the files a checkpoint needs. Code and pickles are not among them: loading one would execute it."""
+
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+_TOKENIZER_STEMS = ("tokenizer", "vocab", "tekken", "spiece", "sentencepiece")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model's complete files on this machine. `path` is the directory, or the file where `kind` is `gguf`."""
+
+    source: str
+    path: Path
+    kind: Kind
+    digest: str
+    size: int
+
+
+def identify(path: Path) -> tuple[Path, Kind]:
+    """The path to load and what it is. Raises a SourceError that says what is missing."""
+    if not path.exists():
+        raise SourceNotFound(
+            f"`{path}` does not exist",
+            hint="correct the path; for a model on the Hugging Face hub write `hf:org/name`",
+        )
+    if path.is_dir():
+        return _directory(path)
+    if path.suffix.lower() == ".gguf":
+        return _gguf(path)
+    if path.suffix.lower() in _PICKLES:
+        raise _pickle(path)
+    raise UnsupportedModel(f"`{path}` is no model", hint="give the checkpoint's directory, or a .gguf file")
+
+
+def _directory(path: Path) -> tuple[Path, Kind]:
+    files = {each.name: each for each in sorted(path.iterdir()) if each.is_file()}
+    if not files:
+        raise SourceNotFound(f"`{path}` holds no files", hint="give the directory that config.json is in")
+    with_suffix = {
+        suffix: [name for name in files if Path(name).suffix.lower() == suffix] for suffix in KEPT | _PICKLES
+    }
+    if with_suffix[".safetensors"]:
+        return _safetensors(path, files)
+    if with_suffix[".gguf"]:
+        return _gguf(_only(path, with_suffix[".gguf"]))
+    if pickles := [name for suffix in _PICKLES for name in with_suffix[suffix]]:
+        raise _pickle(files[pickles[0]])
+    raise SourceNotFound(
+        f"`{path}` holds no weights", hint="it should hold config.json and *.safetensors, or a .gguf file"
+    )
+
+
+def _safetensors(path: Path, files: dict[str, Path]) -> tuple[Path, Kind]:
+    if "config.json" not in files:
+        raise SourceNotFound(f"`{path}` has no config.json", hint="give the directory of a whole checkpoint")
+    config = _json(files["config.json"])
+    if "model_type" not in config and "architectures" not in config:
+        raise SourceError(f"`{files['config.json']}` names neither `model_type` nor `architectures`")
+    if not any(name.startswith(_TOKENIZER_STEMS) or name.endswith((".model", ".tiktoken")) for name in files):
+        raise SourceNotFound(
+            f"`{path}` has no tokenizer", hint="copy tokenizer.json and its companions beside config.json"
+        )
+    _whole(path, files)
+    return path, "mlx" if "quantization" in config else "hf"
+
+
+def _whole(path: Path, files: dict[str, Path]) -> None:
+    """Every shard the index names is there, and every file is as long as its own header says."""
+    if index := files.get("model.safetensors.index.json"):
+        weight_map = _json(index).get("weight_map")
+        shards = {str(shard) for shard in weight_map.values()} if isinstance(weight_map, dict) else set()
+        if missing := sorted(shards - files.keys()):
+            raise SourceNotFound(f"`{path}` lacks `{missing[0]}`, which its index names", hint="copy or fetch it again")
+    for name, file in files.items():
+        if name.endswith(".safetensors"):
+            _check_length(file)
+
+
+def _check_length(file: Path) -> None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or not 2 <= length <= min(size - 8, 100_000_000):  # the format's own bound
+            raise SourceError(f"`{file}` is no safetensors file, or its beginning is damaged", hint="fetch it again")
+        try:
+            header = json.loads(stream.read(length))
+            end = max(
+                (int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"), default=0
+            )
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+            raise SourceError(f"`{file}` has a damaged header", hint="fetch it again") from error
+    if 8 + length + end != size:
+        raise SourceError(f"`{file}` is {size} bytes long, its header says {8 + length + end}", hint="fetch it again")
+
+
+def _gguf(path: Path) -> tuple[Path, Kind]:
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+    if magic != b"GGUF":
+        raise SourceError(f"`{path}` is not a GGUF file: it starts with `{magic!r}`", hint="fetch it again")
+    return path, "gguf"
+
+
+def _only(path: Path, names: Iterable[str]) -> Path:
+    files = sorted(names)
+    if len(files) > 1:
+        raise UnsupportedModel(
+            f"`{path}` holds {len(files)} GGUF files: {', '.join(files[:6])}",
+            hint="name one of them by its own path; sharded files must be merged first",
+        )
+    return path / files[0]
+
+
+def _pickle(path: Path) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"`{path}` holds its weights as a pickle, which runs code when it is loaded",
+        hint="use a checkpoint with *.safetensors, or convert this one",
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"`{path}` is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise SourceError(f"`{path}` holds no JSON object")
+    return value

@@ -1,0 +1,107 @@
+"""GGUF files made loadable: converted once for each content, format and converter, inside an engine environment."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from appliance.models.checkpoint import Checkpoint
+from appliance.models.convert import VERSION
+from appliance.models.disk import sync_directory
+from appliance.models.local import UNREAD
+from appliance.models.lock import held
+from appliance.models.report import said
+from appliance.models.work import Tick, run_thread
+from appliance.progress import Progress, Report
+from appliance.state import write_atomic
+
+_SCRIPT = Path(__file__).with_name("convert") / "__main__.py"
+_CHUNK = 4 * 1024 * 1024
+
+
+class Conversions:
+    """`converted/` of a store. A directory there is complete: it gets its name by rename, after all its files."""
+
+    def __init__(self, root: Path, environ: Mapping[str, str], step: Callable[[str], None]) -> None:
+        self._root = root
+        self._environ = environ
+        self._step = step
+
+    async def convert(
+        self, checkpoint: Checkpoint, to: Literal["hf", "mlx"], python: Path, report: Report, *, subject: str
+    ) -> Path:
+        """The converted directory, made now or before."""
+        digest = await self._digest(checkpoint, report, subject)
+        name = f"{digest[:24]}-{to}-v{VERSION}"
+        target = self._root / "converted" / name
+        if target.exists():
+            return target
+        waiting = Progress(subject, "waiting for another process that is converting this model")
+        async with held(self._lock(name), waiting=lambda: report(waiting)) as keep:
+            if not target.exists():
+                await self._make(checkpoint, to, python, report, subject, keep, target)
+        return target
+
+    async def _make(
+        self, checkpoint: Checkpoint, to: str, python: Path, report: Report, subject: str, keep: int, target: Path
+    ) -> None:
+        partial = self._root / "partial" / target.name
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        # -I: nothing of the caller's directory, user site or PYTHONPATH; -B: no bytecode beside our own sources.
+        argv = [str(python), "-I", "-B", str(_SCRIPT), "--to", to, "--out", str(partial), str(checkpoint.path)]
+        try:
+            await said(
+                argv, report, subject=subject, unit="items", environ=self._environ, keep=keep, what=checkpoint.source
+            )
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        sync_directory(partial)
+        self._step("converted")
+        partial.rename(target)
+        sync_directory(target.parent)
+        self._step("kept")
+
+    def of(self, checkpoint: Checkpoint) -> list[Path]:
+        """The conversions of this checkpoint that are here."""
+        digest = self._known(checkpoint)
+        return sorted((self._root / "converted").glob(f"{digest[:24]}-*")) if digest else []
+
+    async def remove(self, checkpoint: Checkpoint) -> None:
+        for path in self.of(checkpoint):
+            async with held(self._lock(path.name)):
+                shutil.rmtree(path, ignore_errors=True)
+
+    async def _digest(self, checkpoint: Checkpoint, report: Report, subject: str) -> str:
+        """The SHA-256 of the file, hashed once for each state of it."""
+        if known := self._known(checkpoint):
+            return known
+
+        def hash_file(tick: Tick) -> str:
+            digest, done = hashlib.sha256(), 0
+            with checkpoint.path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+                    done += len(chunk)
+                    tick(Progress(subject, "reading", done, checkpoint.size, "bytes"))
+            return digest.hexdigest()
+
+        digest = await run_thread(hash_file, report)
+        write_atomic(self._cache(checkpoint), digest.encode())
+        return digest
+
+    def _known(self, checkpoint: Checkpoint) -> str | None:
+        if not checkpoint.digest.startswith(UNREAD):
+            return checkpoint.digest
+        cache = self._cache(checkpoint)
+        return cache.read_text() if cache.exists() else None
+
+    def _cache(self, checkpoint: Checkpoint) -> Path:
+        return self._root / "digests" / checkpoint.digest.removeprefix(UNREAD)
+
+    def _lock(self, name: str) -> Path:
+        return self._root / "locks" / f"{name}.lock"

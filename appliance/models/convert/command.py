@@ -1,0 +1,127 @@
+"""The conversion from end to end, and what it says on stdout: `{"step": …}` as it goes, `{"error": …}` if it cannot."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .architecture import ROPE_FACTORS, Architecture, read_architecture
+from .blocks import dequantize
+from .gguf_file import Header, read_header
+from .refused import Refused, damaged
+from .rope import read_scaling
+from .safetensors_file import SafetensorsFile
+from .tokenizer import token_ids, tokenizer_files
+from .weights import Piece, Weights
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="convert")
+    parser.add_argument("--to", choices=("hf", "mlx"), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="an existing, empty directory")
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        convert(options.file, options.out, options.to)
+    except Refused as refused:
+        return _fail(refused)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return _fail(Refused("full", f"no room for the converted model in `{options.out}`: {error.strerror}"))
+    return 0
+
+
+def convert(file: Path, out: Path, to: str) -> None:
+    """Write the checkpoint into `out`. Raises Refused; what is in `out` then is of no use."""
+    _say("reading header")
+    header = read_header(file)
+    architecture = _architecture(file, header)
+    documents = tokenizer_files(header.metadata) | {"generation_config.json": token_ids(header.metadata)}
+    _check_vocabulary(header, architecture)
+    weights = Weights(file, header, architecture)
+    pieces = weights.as_hf() if to == "hf" else weights.as_mlx()
+    documents["config.json"] = _config(weights, architecture, to) | token_ids(header.metadata)
+    _check_room(pieces, out)
+    _write_weights(pieces, out / "model.safetensors")
+    for name, document in documents.items():
+        _write_text(out / name, json.dumps(document, ensure_ascii=False, indent=1))
+    if isinstance(template := header.metadata.get("tokenizer.chat_template"), str):
+        _write_text(out / "chat_template.jinja", template)
+
+
+def _check_vocabulary(header: Header, architecture: Architecture) -> None:
+    tokens = len(header.metadata["tokenizer.ggml.tokens"])
+    if tokens > architecture.vocabulary:
+        raise damaged(f"there are {tokens} tokens but embeddings for {architecture.vocabulary} only")
+
+
+def _architecture(file: Path, header: Header) -> Architecture:
+    plain = read_architecture(header, rope_scaling=None)
+    factors = _floats(file, header) if ROPE_FACTORS in header.tensors else None
+    scaling = read_scaling(header.metadata, factors, head_dim=plain.head_dim, base=plain.rope_base)
+    return read_architecture(header, rope_scaling=scaling)
+
+
+def _floats(file: Path, header: Header) -> list[float]:
+    tensor = header.tensors[ROPE_FACTORS]
+    raw = np.fromfile(file, dtype=np.uint8, count=tensor.size, offset=tensor.offset)
+    return [float(value) for value in dequantize(raw.reshape(1, -1), tensor.type).reshape(-1)]
+
+
+def _config(weights: Weights, architecture: Architecture, to: str) -> dict[str, Any]:
+    if to == "hf":
+        return architecture.config("bfloat16")
+    config = architecture.config(_DTYPES[weights.mlx_dtype()])
+    if bits := weights.mlx_bits():
+        usual = Counter(bits.values()).most_common(1)[0][0]
+        quantization: dict[str, Any] = {"group_size": 32, "bits": usual, "mode": "affine"}
+        quantization |= {
+            module: {"group_size": 32, "bits": each, "mode": "affine"} for module, each in bits.items() if each != usual
+        }
+        config["quantization"] = quantization
+        config["quantization_config"] = quantization  # mlx-lm writes both, and tools look for either
+    return config
+
+
+def _check_room(pieces: Sequence[Piece], out: Path) -> None:
+    needed, free = sum(piece.entry.size for piece in pieces), shutil.disk_usage(out).free
+    if needed > free:
+        raise Refused("full", f"the converted model needs {needed} bytes and `{out}` has {free} left")
+
+
+def _write_weights(pieces: Sequence[Piece], path: Path) -> None:
+    with SafetensorsFile(path, [piece.entry for piece in pieces]) as file:
+        for index, piece in enumerate(pieces):
+            _say("converting", done=index, total=len(pieces))
+            file.write(piece.entry, piece.chunks())
+    _say("converting", done=len(pieces), total=len(pieces))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _say(step: str, **numbers: int) -> None:
+    print(json.dumps({"step": step, **numbers}), flush=True)
+
+
+def _fail(refused: Refused) -> int:
+    error = {"kind": refused.kind, "message": refused.message, "hint": refused.hint}
+    print(json.dumps({"error": error}), flush=True)
+    return 1

@@ -1,0 +1,48 @@
+"""The disk's limits as errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from appliance.errors import TransferFailed
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_HINT = "free some space and try again; what has arrived is kept"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A full disk (or quota) below `path` becomes TransferFailed; every other OSError stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise TransferFailed(f"no room left in `{path}`: {error.strerror}", hint=_HINT) from error
+
+
+def check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path).free
+    if needed > free:
+        raise TransferFailed(f"`{path}` has {free} bytes left and {needed} are needed", hint=_HINT)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory as durable as the files they name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())

