@@ -1,0 +1,78 @@
+"""The contract between the appliance and one kind of engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from appliance.plan.desired import EngineSpec
+
+Format = Literal["hf", "mlx", "any"]
+"""What a driver can load: a Hugging Face directory, an MLX directory, or whatever the source holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Where one engine process lives: decided by the appliance, used by a driver to build its command.
+
+    `directory` is private (0700), short, and deleted with the engine. `port` is set for drivers that listen on TCP, and
+    `socket` is always a path that may be bound. `key` is random per engine and never appears in an argument list.
+    `cpus` are the only ones the engine runs on; none means all.
+    """
+
+    python: Path | None
+    model: Path
+    directory: Path
+    key: str
+    port: int | None = None
+    cpus: tuple[int, ...] = ()
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "engine.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentProblem:
+    """One key of `engine:` that the backend would not take; `hint` says what it would."""
+
+    key: str
+    message: str
+    hint: str | None = None
+
+
+class Driver(Protocol):
+    """One backend. Mostly pure: it builds values and reads none of the world."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def transport(self) -> Literal["unix", "tcp"]:
+        """Where the engine listens: `launch.socket`, or 127.0.0.1 on `launch.port`."""
+        ...
+
+    @property
+    def format(self) -> Format: ...
+
+    def check(self, arguments: Mapping[str, Any]) -> Iterator[ArgumentProblem]:
+        """Every key of `engine:` that would not reach the engine as written."""
+        ...
+
+    def argv(self, spec: EngineSpec, launch: Launch) -> tuple[str, ...]:
+        """The command, never through a shell, without secrets."""
+        ...
+
+    def env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:
+        """Variables to add to what an engine inherits. The spec's `env` wins over these."""
+        ...
+
+    def health(self, spec: EngineSpec) -> str:
+        """The path that answers 200 once the engine is ready."""
+        ...
+
+    def diagnose(self, lines: Sequence[str]) -> str | None:
+        """The one line of a failed engine's output that says why, or None where no line does."""
+        ...

@@ -1,0 +1,87 @@
+"""Ask an engine whether it is there, and make it prove itself with one generated token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_EXCERPT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one engine listens: a unix socket, or a port of 127.0.0.1."""
+
+    socket: Path | None
+    port: int | None
+    key: str = field(repr=False, default="")
+
+    def __str__(self) -> str:
+        return f"unix:{self.socket}" if self.socket else f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: bytes
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.body.decode(errors='replace')[:_EXCERPT]}".strip()
+
+
+async def healthy(address: Address, path: str, *, timeout: float) -> bool:
+    try:
+        return (await request(address, "GET", path, timeout=timeout)).status == 200
+    except (OSError, ValueError, TimeoutError):
+        return False
+
+
+async def generate(address: Address, model: str, *, timeout: float) -> str | None:
+    """None when the engine has generated something; else what it said.
+
+    Engines differ in what they serve: completions first, then chat, then, for pooling models, an embedding. The first
+    refusal is the one reported.
+    """
+    message = {"role": "user", "content": "Hello"}
+    refusal: str | None = None
+    for path, body in (
+        ("/v1/completions", {"model": model, "prompt": "Hello", "max_tokens": 1}),
+        ("/v1/chat/completions", {"model": model, "messages": [message], "max_tokens": 1}),
+        ("/v1/embeddings", {"model": model, "input": "Hello"}),
+    ):
+        try:
+            reply = await request(address, "POST", path, body, timeout=timeout)
+        except (OSError, ValueError, TimeoutError) as error:
+            return refusal or f"{path}: {type(error).__name__} {error}".strip()
+        if reply.status == 200:
+            return None
+        refusal = refusal or f"{path}: {reply}"
+        if reply.status not in (400, 404, 405, 501):
+            break
+    return refusal
+
+
+async def request(
+    address: Address, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float
+) -> Reply:
+    """One request on one connection. A session with a pool would outlive the engine; this leaves nothing open."""
+    content = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {address.key}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    )
+    async with asyncio.timeout(timeout):
+        if address.socket is not None:
+            reader, writer = await asyncio.open_unix_connection(str(address.socket))
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+        try:
+            writer.write(head.encode() + content)
+            answer = await reader.read()
+        finally:
+            writer.close()
+    first, _, rest = answer.partition(b"\r\n")
+    return Reply(int(first.split(maxsplit=2)[1]) if first.startswith(b"HTTP/1.") else 0, rest.partition(b"\r\n\r\n")[2])
