@@ -1,0 +1,73 @@
+"""The pinned lists that ship in the package, one per backend, accelerator and platform."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from appliance.config.scalars import parse_size
+
+_PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;#]+)")
+_SETTING = re.compile(r"# (python|glibc|disk|omits|completes): (.+)")
+
+
+@dataclass(frozen=True)
+class RequirementList:
+    """One list. `omits` are distributions that a pinned one asks for and that are left out on purpose; `completes` is
+    the distribution whose own dependencies are added when the index offers another build of it than the list is for."""
+
+    name: str
+    text: str
+    pins: Mapping[str, str] = field(hash=False)
+    pythons: tuple[str, ...] = ()
+    glibc: tuple[int, ...] = ()
+    disk: int = 0
+    omits: tuple[str, ...] = ()
+    completes: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Of the pins alone: a better comment must not make anybody install two gigabytes again."""
+        lines = "".join(f"{name}=={version}\n" for name, version in sorted(self.pins.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def parse_list(name: str, text: str) -> RequirementList:
+    settings: dict[str, str] = {}
+    pins: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if setting := _SETTING.fullmatch(line):
+            settings[setting[1]] = setting[2]
+        elif line and not line.startswith("#"):
+            pin = _PIN.fullmatch(line)
+            if pin is None:
+                raise ValueError(f"{name}.txt:{number}: expected `name==version`, got `{line}`")
+            pins[canonical(pin[1])] = pin[2]
+    return RequirementList(
+        name=name,
+        text=text,
+        pins=pins,
+        pythons=tuple(settings.get("python", "").split()),
+        glibc=tuple(int(part) for part in settings["glibc"].split(".")) if "glibc" in settings else (),
+        disk=parse_size(settings["disk"].replace(" ", "")) if "disk" in settings else 0,
+        omits=tuple(settings.get("omits", "").split()),
+        completes=settings.get("completes", ""),
+    )
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def shipped_lists() -> Mapping[str, RequirementList]:
+    directory = resources.files("appliance.engines") / "requirements"
+    files = (Path(entry.name) for entry in directory.iterdir())
+    return {
+        file.stem: parse_list(file.stem, (directory / file.name).read_text(encoding="utf-8"))
+        for file in sorted(files)
+        if file.suffix == ".txt"
+    }

@@ -1,0 +1,83 @@
+"""Which environment a backend needs on this host: pure, given the host and the lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.config.models import Environment
+from appliance.environments.host import Host
+from appliance.environments.requirements import RequirementList
+from appliance.errors import ProvisionError
+
+_PLATFORM_CLASS = {"cpu": "CpuPlatform", "cuda": "CudaPlatform"}
+_BACKENDS = ("auto", "vllm")
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """`requirements` is None where `python` is an interpreter that is there already.
+
+    `expected_platform` is the vLLM platform class that the preflight must find; empty: any but `UnspecifiedPlatform`.
+    """
+
+    name: str
+    backend: str
+    requirements: RequirementList | None
+    python: Path | None
+    expected_platform: str
+
+    @property
+    def identity(self) -> str:
+        return str(self.python) if self.python else self.name
+
+
+def choose(backend: str, environment: Environment, host: Host, lists: Mapping[str, RequirementList]) -> EnvironmentSpec:
+    """1. a given interpreter; 2. the accelerator; 3. the list for this platform; 4. what the list asks of the host."""
+    if backend not in _BACKENDS:
+        raise ProvisionError(
+            f"no engine environment is known for the backend `{backend}`",
+            hint="`backend: vllm` has one; a backend from `backends:` brings its own command and needs none",
+        )
+    if environment.python is not None:
+        expected = _PLATFORM_CLASS.get(environment.accelerator, "")
+        return EnvironmentSpec("given", "vllm", None, environment.python.expanduser().absolute(), expected)
+    accelerator = environment.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if host.nvidia and f"vllm-cuda-{host.platform}" in lists else "cpu"
+    requirements = _find_list(f"vllm-{accelerator}-{host.platform}", host, lists)
+    _check_host(requirements, host)
+    name = f"{requirements.name}-py{host.python.replace('.', '')}-{requirements.digest[:8]}"
+    return EnvironmentSpec(name, "vllm", requirements, None, _PLATFORM_CLASS[accelerator])
+
+
+def _find_list(name: str, host: Host, lists: Mapping[str, RequirementList]) -> RequirementList:
+    if host.bits != 64:
+        raise ProvisionError(
+            f"this Python is a {host.bits}-bit one and vLLM has 64-bit builds only",
+            hint="run the appliance under a 64-bit Python",
+        )
+    if found := lists.get(name):
+        return found
+    known = ", ".join(f"`{each}`" for each in sorted(lists))
+    if host.system == "macos":
+        hint = "provisioning vLLM with the Metal plug-in is to come; until then install it and set `environment.python`"
+    else:
+        hint = "set `environment.python` to an interpreter that has vLLM"
+    raise ProvisionError(f"there is no pinned list `{name}` for this machine (there are {known})", hint=hint)
+
+
+def _check_host(requirements: RequirementList, host: Host) -> None:
+    if host.system == "linux" and requirements.glibc > host.glibc:
+        wanted = ".".join(map(str, requirements.glibc))
+        got = f"glibc {'.'.join(map(str, host.glibc))}" if host.glibc else "another C library (musl?)"
+        raise ProvisionError(
+            f"`{requirements.name}` needs glibc {wanted} or newer, and this machine has {got}",
+            hint="vLLM's builds are for glibc: use a distribution from 2020 or later, not Alpine",
+        )
+    if requirements.pythons and host.python not in requirements.pythons:
+        raise ProvisionError(
+            f"`{requirements.name}` is pinned for Python {', '.join(requirements.pythons)}, and this is {host.python}",
+            hint="run the appliance under one of these, or set `environment.python`",
+        )

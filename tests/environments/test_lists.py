@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance.environments.requirements import parse_list, shipped_lists
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_lists_mirror_their_table_and_the_extras_of_pyproject() -> None:
+    tool = REPOSITORY / "tools" / "resolve_requirements.py"
+    result = subprocess.run([sys.executable, tool, "--check"], check=False, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["vllm-cpu-linux-x86_64", "vllm-cpu-linux-aarch64", "vllm-cuda-linux-x86_64"])
+def test_list_is_fully_pinned_and_says_what_it_asks_of_the_host(name: str) -> None:
+    shipped = shipped_lists()[name]
+    assert len(shipped.pins) > 100
+    assert {"torch", "transformers", "gguf", "setuptools", "xgrammar"} <= set(shipped.pins)
+    assert shipped.pythons[0] == "3.11"
+    assert shipped.glibc == (2, 31)
+    assert shipped.disk > 2**31
+
+
+@pytest.mark.parametrize("name", ["vllm-cpu-linux-x86_64", "vllm-cpu-linux-aarch64"])
+def test_cpu_list_leaves_out_what_breaks_beside_a_cpu_torch(name: str) -> None:
+    shipped = shipped_lists()[name]
+    assert not {"torchvision", "torchaudio", "torchcodec"} & set(shipped.pins)
+    assert {"torchvision", "torchaudio", "torchcodec"} <= set(shipped.omits)
+    assert not [pin for pin in shipped.pins if pin.startswith(("nvidia-", "cuda-"))]
+    assert shipped.pins["torch"] == "2.13.0"  # without `+cpu`, which not every index has
+
+
+def test_list_with_anything_but_pins_is_refused_with_its_line() -> None:
+    with pytest.raises(ValueError, match=r"odd\.txt:2: .*`b>=1`"):
+        parse_list("odd", "a==1\nb>=1\n")
+
+
+def test_comment_does_not_change_the_digest_and_a_pin_does() -> None:
+    assert parse_list("a", "# one\nA_b==1\n").digest == parse_list("a", "# two\na-b==1\n").digest
+    assert parse_list("a", "a-b==1\n").digest != parse_list("a", "a-b==2\n").digest
+
+
+def test_argument_data_describes_every_argument_in_the_documented_form() -> None:
+    data = json.loads((REPOSITORY / "appliance/engines/arguments/vllm-0.32.json").read_text(encoding="utf-8"))
+    assert data["vllm"] == "0.32.0"
+    assert {"max_model_len", "enforce_eager", "uds", "served_model_name"} <= set(data["arguments"])
+    known = set("flag negative type items repeat suffix also text bare nullable choices default help deprecated".split())
+    for name, argument in data["arguments"].items():
+        assert argument["flag"] == f"--{name.replace('_', '-')}"
+        assert argument["type"] in ("int", "float", "str", "bool", "json", "list")
+        assert set(argument) <= known
+        assert 0 < len(argument["help"]) <= 120

