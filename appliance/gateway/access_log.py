@@ -1,0 +1,36 @@
+"""One line per request, written when it has ended."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from appliance.gateway.call import Call
+from appliance.gateway.health import PATHS
+
+
+def write(log: Any, call: Call) -> None:
+    """`log` is a structlog logger. Nothing here may hold a key or a word of a prompt."""
+    say = log.debug if call.path in PATHS else log.warning if call.status >= 500 or call.error == "bug" else log.info
+    fields = {
+        "method": call.method,
+        "path": call.path,
+        "status": call.status,
+        "model": call.model,
+        "revision": call.revision,
+        "key": call.key.name if call.key else None,
+        "error": call.error,
+        "aborted": call.aborted or None,
+    }
+    say(
+        "request",
+        **{name: value for name, value in fields.items() if value is not None},
+        bytes=call.sent,
+        first_byte_ms=_ms(call.started, call.first_byte),
+        duration_ms=_ms(call.started, perf_counter()),
+        request_id=call.id.decode(),
+    )
+
+
+def _ms(start: float, end: float | None) -> float | None:
+    return None if end is None else round((end - start) * 1000, 2)

@@ -1,0 +1,78 @@
+"""The gateway as one ASGI application: guard, authenticate, dispatch.
+
+Starlette's router and its Request and Response objects are left out: a table look-up and three ASGI messages are all
+that a proxied request needs, and this is where the gateway's time goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from appliance.errors import RequestError
+from appliance.gateway import access_log, health, openai
+from appliance.gateway.auth import authorise, check_loopback
+from appliance.gateway.body import ClientGone
+from appliance.gateway.call import Call
+from appliance.gateway.errors import bug, stopping
+from appliance.gateway.port import Port
+from appliance.gateway.proxy import Proxy
+from appliance.gateway.routes import Routes, find
+from appliance.gateway.upstream import Upstream
+
+
+def create_app(port: Port, *, max_body: int, loopback: bool) -> Gateway:
+    """`loopback` says that only this machine can connect, and turns on the checks of Host and Origin."""
+    upstream = Upstream()
+    proxy = Proxy(port, upstream, max_body=max_body)
+    routes = {**openai.routes(port, proxy, created=int(time.time())), **health.routes(port)}
+    return Gateway(port, upstream, routes, loopback=loopback)
+
+
+class Gateway:
+    def __init__(self, port: Port, upstream: Upstream, routes: Routes, *, loopback: bool) -> None:
+        self._port = port
+        self._upstream = upstream
+        self._routes = routes
+        self._loopback = loopback
+        self._log = structlog.get_logger("gateway")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        call = Call(scope, send)
+        try:
+            await self._answer(call, receive)
+        except RequestError as error:
+            await call.refuse(error)
+        except ClientGone:
+            call.aborted = True
+        except asyncio.CancelledError:
+            # Either the client went away and nobody listens, or the server's own deadline has come.
+            if not call.aborted:
+                await call.refuse(stopping())
+        except Exception:  # noqa: BLE001 - the gateway's outermost edge
+            self._log.exception("bug while answering a request", path=call.path, request_id=call.id.decode())
+            await call.refuse(bug())
+        finally:
+            access_log.write(self._log, call)
+
+    async def _answer(self, call: Call, receive: Receive) -> None:
+        if self._loopback:
+            check_loopback(call.headers)
+        endpoint = find(self._routes, call.method, call.path)
+        call.dialect = endpoint.dialect
+        if endpoint.scope is not None:
+            call.key = authorise(self._port.routing().keys, call.headers, endpoint.scope)
+        await endpoint.answer(call, receive)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._upstream.close()
+        await send({"type": "lifespan.shutdown.complete"})

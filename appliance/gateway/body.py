@@ -1,0 +1,79 @@
+"""The request body: read within its limit, parsed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from starlette.types import Receive
+
+from appliance.config.scalars import format_size
+from appliance.errors import RequestError
+
+
+class ClientGone(Exception):
+    """Nobody is left to answer."""
+
+
+async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
+    length = headers.get(b"content-length")
+    if length is not None and int(length) > limit:
+        raise _too_large(limit)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message["body"])
+        size += len(message["body"])
+        if size > limit:
+            raise _too_large(limit)
+        if not message["more_body"]:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The body as an object whose `model` is a string and whose `stream`, if any, is a boolean."""
+    try:
+        request = _DECODER.decode(body.decode())
+    except RecursionError:
+        raise _invalid("the body is nested too deeply") from None
+    except ValueError as error:
+        raise _invalid(f"the body is not valid JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise _invalid("the body must be a JSON object")
+    model = request.get("model")
+    if model is None:
+        raise _invalid("`model` is missing: name the model to ask; GET /v1/models lists them", "model")
+    if not isinstance(model, str):
+        raise _invalid("`model` must be a string", "model")
+    if not isinstance(request.get("stream", False), bool | None):
+        raise _invalid("`stream` must be true or false", "stream")
+    return request
+
+
+def with_defaults(request: Mapping[str, Any], defaults: Mapping[str, Any], limit_name: str) -> dict[str, Any]:
+    """The defaults that this request is silent about. `limit_name` is what its API calls `max_tokens`."""
+    given = {name for name, value in request.items() if value is not None}
+    if given & {"max_tokens", "max_completion_tokens", "max_output_tokens"}:
+        given |= {"max_tokens", limit_name}
+    named = {limit_name if name == "max_tokens" else name: value for name, value in defaults.items()}
+    return {name: value for name, value in named.items() if name not in given}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _invalid(message: str, param: str | None = None) -> RequestError:
+    return RequestError(message, status=400, param=param, code="invalid_value" if param else "invalid_json")
+
+
+def _too_large(limit: int) -> RequestError:
+    message = f"the body is larger than {format_size(limit)}, the limit set by `server.max_body`"
+    return RequestError(message, status=413, code="body_too_large")

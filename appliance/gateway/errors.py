@@ -1,0 +1,152 @@
+"""Errors as clients see them: whatever went wrong becomes a RequestError, and a dialect gives that its shape."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from appliance.errors import ApplianceError, NotReady, RequestError
+
+Dialect = Literal["openai"]
+Header = tuple[bytes, bytes]
+
+
+class MethodNotAllowed(RequestError):
+    def __init__(self, method: str, path: str, allow: str) -> None:
+        super().__init__(f"`{path}` does not take {method}", status=405, code="method_not_allowed")
+        self.allow = allow
+
+
+def render(dialect: Dialect, error: RequestError, request_id: str) -> tuple[int, list[Header], bytes]:
+    """Status, headers and body of the answer."""
+    body = json.dumps(SHAPES[dialect](error, request_id)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 413:
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode()))
+    return error.status, headers, body
+
+
+def render_event(dialect: Dialect, error: RequestError, request_id: str) -> bytes:
+    """The one event that ends a stream which cannot go on."""
+    return b"data: " + json.dumps(SHAPES[dialect](error, request_id)).encode() + b"\n\n"
+
+
+def _openai(error: RequestError, request_id: str) -> Mapping[str, Any]:
+    shape = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {"error": {**shape, "request_id": request_id}}
+
+
+SHAPES: Mapping[Dialect, Callable[[RequestError, str], Mapping[str, Any]]] = {"openai": _openai}
+
+
+def unknown_route(path: str) -> RequestError:
+    return RequestError(f"there is no `{path}` here", status=404, type="not_found_error", code="unknown_url")
+
+
+def unknown_model(name: str) -> RequestError:
+    # A model that the key may not use gets this answer too: it is not in the key's /v1/models either, so nobody
+    # learns from a status code what else is served.
+    return RequestError(
+        f"the model `{name}` does not exist or this key may not use it",
+        status=404,
+        type="not_found_error",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def unavailable(error: ApplianceError) -> RequestError:
+    """No engine can take this request now; `retry_after` is None where waiting would not help."""
+    retry_after = error.retry_after if isinstance(error, NotReady) else None
+    return RequestError(
+        redact(error.message), status=503, type="server_error", code="model_not_ready", retry_after=retry_after
+    )
+
+
+def engine_unavailable(model: str) -> RequestError:
+    return RequestError(
+        f"the engine of model `{model}` does not answer",
+        status=503,
+        type="server_error",
+        code="engine_unavailable",
+        retry_after=1,
+    )
+
+
+def engine_failed(model: str) -> RequestError:
+    return RequestError(
+        f"the engine of model `{model}` ended the connection before its answer was complete",
+        status=502,
+        type="server_error",
+        code="engine_failed",
+    )
+
+
+def stopping() -> RequestError:
+    return RequestError(
+        "the appliance is stopping", status=503, type="server_error", code="appliance_stopping", retry_after=5
+    )
+
+
+def bug() -> RequestError:
+    return RequestError("the appliance failed; its log has the details", status=500, type="server_error", code="bug")
+
+
+TYPES = {404: "not_found_error", 429: "rate_limit_error"}
+
+
+def from_engine(status: int, body: bytes, *, model: str, path: str, retry_after: float | None) -> RequestError:
+    """An engine's error in our own terms. vLLM's `code` is a number, which OpenAI's SDKs don't expect."""
+    if status in {401, 403}:
+        return RequestError(
+            f"the engine of model `{model}` refused the appliance",
+            status=502,
+            type="server_error",
+            code="engine_failed",
+        )
+    detail = _detail(body)
+    if status in {404, 405} and "code" not in detail:
+        message = f"the engine of model `{model}` does not serve `{path}`"
+        return RequestError(message, status=404, type="not_found_error", code="unsupported_endpoint")
+    message = redact(str(detail.get("message") or f"the engine answered {status}"))
+    param = detail.get("param")
+    code = detail.get("code")
+    if param == "input_tokens" or "maximum context length" in message:
+        code = "context_length_exceeded"
+    return RequestError(
+        message,
+        status=status,
+        type=TYPES.get(status, "invalid_request_error" if status < 500 else "server_error"),
+        code=code if isinstance(code, str) else "engine_failed" if status >= 500 else None,
+        param=param if isinstance(param, str) else None,
+        retry_after=1 if retry_after is None and status == 503 else retry_after,
+    )
+
+
+def _detail(body: bytes) -> Mapping[str, Any]:
+    """The error object of any engine's body: nested, a bare string, or the body itself."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {"message": body[:500].decode("utf-8", "replace")}
+    error = found.get("error", found) if isinstance(found, dict) else found
+    if isinstance(error, dict):
+        return error if "message" in error else {"message": error.get("detail")}
+    return {"message": error}
+
+
+_PATH = re.compile(r"(?<![\w:/.])/(?!v\d/)(?:[\w.@+-]+/)+([\w.@+-]+)")
+
+
+def redact(message: str) -> str:
+    """Without the directories of this machine's files, which are no client's business."""
+    return _PATH.sub(r"…/\1", message)

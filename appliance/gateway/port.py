@@ -1,0 +1,22 @@
+"""What the gateway asks of whoever runs the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from appliance.routing import Route, Routing
+
+
+class Port(Protocol):
+    def routing(self) -> Routing:
+        """The snapshot in force now; costs nothing."""
+        ...
+
+    async def ready(self, model: str) -> Route:
+        """Wait, within the port's own bound, until this declared model takes requests. Raises an ApplianceError."""
+        ...
+
+    def status(self) -> Mapping[str, Any]:
+        """The state as `appliance status --json` prints it; `models` has `name`, `load` and `ready` of each."""
+        ...

@@ -1,0 +1,156 @@
+"""A gateway on a real socket in a thread of its own, in front of real fake engines."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+from openai.types.chat import ChatCompletionUserMessageParam
+
+from appliance.config.models import Key
+from appliance.errors import ApplianceError, NotReady
+from appliance.gateway.app import create_app
+from appliance.gateway.keys import digest
+from appliance.gateway.server import bind, serving
+from appliance.routing import Lease, Route, Routing
+
+ENGINE_KEY = "engine-key-that-no-client-may-see"
+QUESTION: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "what is the capital of France?"}]
+
+
+@dataclass
+class FakePort:
+    """The reconciler's side as plain data. `coming` is what a model that is not ready turns into when asked for."""
+
+    table: Routing
+    coming: dict[str, Route | ApplianceError] = field(default_factory=dict)
+    load: dict[str, str] = field(default_factory=dict)
+
+    def routing(self) -> Routing:
+        return self.table
+
+    async def ready(self, model: str) -> Route:
+        await asyncio.sleep(0)
+        found = self.coming.get(model) or NotReady(f"model `{model}` is not ready yet", retry_after=5.0)
+        if isinstance(found, ApplianceError):
+            raise found
+        return found
+
+    def status(self) -> Mapping[str, Any]:
+        return {
+            "models": [
+                {"name": name, "load": self.load.get(name, "startup"), "ready": route is not None}
+                for name, route in self.table.routes.items()
+            ]
+        }
+
+
+def route(
+    socket: Path | None, model: str = "tiny", served: str | None = None, port: int | None = None, **defaults: Any
+) -> Route:
+    where = str(socket) if socket else None
+    return Route(model, served or model, ENGINE_KEY, "rev-1", Lease(), socket=where, port=port, defaults=defaults)
+
+
+def key(name: str, clear: str, **more: Any) -> Key:
+    return Key(name=name, sha256=digest(clear.encode()), **more)
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Message
+    content: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    def error(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.json()["error"]
+        return found
+
+
+@dataclass
+class Served:
+    port: int
+    state: FakePort
+    log: list[MutableMapping[str, Any]]
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def change(self, **fields: Any) -> None:
+        self.state.table = replace(self.state.table, **fields)
+
+    def lines(self) -> list[MutableMapping[str, Any]]:
+        return [line for line in self.log if line["event"] == "request"]
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """One request with the standard library, on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+            connection.request(method, path, data, dict(headers or {}))
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": QUESTION, **more}
+
+
+def raw_post(path: str, body: Any, **headers: str) -> bytes:
+    data = json.dumps(body).encode()
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n{lines}\r\n"
+    return head.encode() + data
+
+
+@contextmanager
+def serve(state: FakePort, *, max_body: int = 1 << 20, loopback: bool = True, grace: float = 1) -> Iterator[Served]:
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    stop: asyncio.Event | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    up = threading.Event()
+
+    async def main() -> None:
+        nonlocal stop, loop
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        app = create_app(state, max_body=max_body, loopback=loopback)
+        async with serving(app, [listener], close_timeout=grace):
+            up.set()
+            await stop.wait()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+
+    with structlog.testing.capture_logs() as log:
+        thread = threading.Thread(target=run)
+        thread.start()
+        up.wait()
+        try:
+            yield Served(port, state, log)
+        finally:
+            assert loop is not None
+            assert stop is not None
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
