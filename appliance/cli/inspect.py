@@ -1,0 +1,113 @@
+"""`status`, `ps`, `logs`: what the running appliance says of itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from appliance.cli import output
+from appliance.cli.control import ask
+from appliance.errors import ApplianceError, ConfigError
+from appliance.state import StateDirectory
+
+POLL = 0.2
+
+
+def show_status(*, as_json: bool) -> bool:
+    """Print the status; True when every declared model is as it should be."""
+    status = ask(StateDirectory.locate(os.environ), "GET", "/admin/v1/status")
+    if as_json:
+        output.as_json(status)
+    else:
+        output.note(f"appliance {status['version']}, pid {status['pid']}, http://{status['address']}, {status['file']}")
+        output.table(
+            ("MODEL", "STATE", "BACKEND", "REVISION", "MEMORY", "IN FLIGHT", "RESTARTS", "WHY"),
+            (_model_row(model) for model in status["models"]),
+        )
+        if status["problem"]:
+            output.note(f"the file cannot be used as it is now; the last valid one is in force\n{status['problem']}")
+        for path in status["waiting_for_restart"]:
+            output.note(f"{path} has changed and needs `appliance restart`")
+    return bool(status["ready"])
+
+
+def _model_row(model: dict[str, Any]) -> tuple[str, ...]:
+    engine = next((e for e in model["engines"] if e["state"] == model["state"]), None) or {}
+    why = "" if model["ready"] else model["conditions"][0]["message"]
+    return (
+        model["name"],
+        model["state"],
+        model["backend"],
+        engine.get("revision") or "-",
+        output.size(engine.get("memory")),
+        str(engine.get("in_flight", 0)),
+        str(model["restarts"]),
+        why,
+    )
+
+
+def apply(*, as_json: bool) -> None:
+    outcome = ask(StateDirectory.locate(os.environ), "POST", "/admin/v1/apply")
+    if as_json:
+        output.as_json(outcome)
+    for change in () if as_json else outcome["changes"]:
+        output.data(f"{change['path']}\t{change['cost']}")
+    if outcome["problem"]:
+        raise ConfigError(outcome["problem"], hint="nothing was changed")
+    if not outcome["changes"]:
+        output.note("the file is in force already")
+
+
+def show_engines(*, as_json: bool) -> None:
+    status = ask(StateDirectory.locate(os.environ), "GET", "/admin/v1/status")
+    engines = [{"model": model["name"], **engine} for model in status["models"] for engine in model["engines"]]
+    if as_json:
+        output.as_json(engines)
+        return
+    output.table(
+        ("ENGINE", "MODEL", "PID", "STATE", "AGE", "MEMORY", "IN FLIGHT"),
+        (
+            (
+                engine["id"],
+                engine["model"],
+                str(engine["pid"] or "-"),
+                engine["state"],
+                output.duration(engine["age"]),
+                output.size(engine["memory"]),
+                str(engine["in_flight"]),
+            )
+            for engine in engines
+        ),
+    )
+
+
+def show_logs(model: str | None, *, follow: bool, lines: int) -> None:
+    """Print the end of a log; with `follow` go on, also across its rotation."""
+    state = StateDirectory.locate(os.environ)
+    path = state.logs / f"{model or 'appliance'}.log"
+    if not path.is_file():
+        known = ", ".join(sorted(f"`{file.stem}`" for file in state.logs.glob("*.log"))) or "none yet"
+        raise ApplianceError(f"there is no log `{path}`", hint=f"logs there are: {known}")
+    with path.open(errors="replace") as file:
+        for line in deque(file, maxlen=lines):
+            output.data(line.rstrip("\n"))
+        if not follow:
+            return
+        for line in _follow(path, file):
+            output.data(line.rstrip("\n"))
+
+
+def _follow(path: Path, file: TextIO) -> Iterator[str]:
+    current = file
+    while True:
+        if line := current.readline():
+            yield line
+            continue
+        if path.exists() and path.stat().st_ino != os.fstat(current.fileno()).st_ino:
+            current = path.open(errors="replace")
+            continue
+        time.sleep(POLL)

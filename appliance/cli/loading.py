@@ -1,0 +1,42 @@
+"""Read the file the way every command does: same sources, same checks, same messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from appliance.config.load import DEFAULT_FILE, Loaded, interpret, load
+from appliance.config.models import Appliance
+from appliance.engines import DRIVERS, driver_for
+from appliance.reconcile.resolve import backend_of
+
+
+def read(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Loaded:
+    """The validated configuration, or a ConfigError with every problem in it."""
+    return load(
+        file or DEFAULT_FILE,
+        environ=os.environ,
+        overrides=overrides or {},
+        backends=frozenset(DRIVERS),
+        check=_engine_arguments,
+    )
+
+
+def interpreted(text: str, path: Path) -> Loaded:
+    """What `read` would give if the file held this text."""
+    return interpret(text, path, environ=os.environ, backends=frozenset(DRIVERS), check=_engine_arguments)
+
+
+def base_of(loaded: Loaded) -> Path:
+    """The directory that relative paths in the file start from."""
+    return loaded.path.parent.absolute() if loaded.path else Path.cwd()
+
+
+def _engine_arguments(appliance: Appliance) -> Iterator[tuple[tuple[str | int, ...], str, str | None]]:
+    """What each model's driver has to say about its `engine:` keys, as (path, message, hint)."""
+    for name, model in appliance.models.items():
+        driver = driver_for(backend_of(model, appliance), appliance)
+        for problem in driver.check(model.engine):
+            yield ("models", name, "engine", problem.key), problem.message, problem.hint

@@ -1,0 +1,69 @@
+"""How things look: data on stdout, everything else on stderr, and nothing that needs colour to be understood."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from appliance.errors import ApplianceError
+
+
+def data(text: str) -> None:
+    """The command's result, on stdout."""
+    print(text)
+
+
+def as_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    """A remark for the person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def failure(error: ApplianceError) -> None:
+    note(f"error: {error.message}")
+    if error.hint:
+        note(f"  hint: {error.hint}")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rich on a terminal; tab-separated otherwise, for `cut` and `awk`."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    Console().print(grid, markup=False)
+
+
+def size(value: int | None) -> str:
+    """Bytes for people, in binary units."""
+    if value is None:
+        return "-"
+    scaled = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if scaled < 1024:
+            return f"{scaled:.0f} {unit}" if unit == "B" else f"{scaled:.1f} {unit}"
+        scaled /= 1024
+    return f"{scaled:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """`42s`, `3m10s`, `5h02m`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

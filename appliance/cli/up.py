@@ -1,0 +1,122 @@
+"""`up`, `down`, `restart`: bring the appliance up in front of you or behind your back, and take it down again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from appliance.cli import output
+from appliance.cli.control import NotRunning, ask
+from appliance.cli.progress import shown
+from appliance.errors import ApplianceError, StartupFailed
+from appliance.progress import Progress, Report
+from appliance.state import StateDirectory
+
+POLL = 0.2
+BOOT_TIMEOUT = 20.0
+
+
+def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool) -> None:
+    """Serve in the foreground until interrupted."""
+    import uvloop
+
+    from appliance.cli.loading import read
+    from appliance.cli.log import configure
+    from appliance.cli.serve import serve
+    from appliance.reconcile.configuration import Configuration
+
+    configuration = Configuration(lambda: read(file, overrides))
+    configure(configuration.appliance.server.log)
+    state = StateDirectory.locate(os.environ)
+    state.prepare()
+
+    with shown() as report:
+
+        def on_settled(status: Mapping[str, Any]) -> None:
+            _say_how_it_went(status)
+
+        uvloop.run(serve(configuration, state, watch=watch, report=report, on_settled=on_settled))
+
+
+def up_detached(arguments: Sequence[str]) -> None:
+    """Start `appliance up` as a process of its own and wait until its models are ready or have failed."""
+    state = StateDirectory.locate(os.environ)
+    state.prepare()
+    if pid := state.holder():
+        raise ApplianceError(f"the appliance is already up (pid {pid})", hint="`appliance restart` restarts it")
+    log = state.logs / "appliance.log"
+    with log.open("ab") as sink:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "appliance", "up", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+        )
+    with shown() as report:
+        status = _watch_start(state, child, log, report)
+    _say_how_it_went(status)
+    output.note(f"pid {child.pid}; `appliance status` shows it, `appliance down` stops it, its log is {log}")
+
+
+def down(*, missing_ok: bool = False) -> None:
+    """Drain, stop every engine, and wait until the appliance is gone."""
+    state = StateDirectory.locate(os.environ)
+    try:
+        status = ask(state, "GET", "/admin/v1/status")
+        ask(state, "POST", "/admin/v1/stop")
+    except NotRunning:
+        if missing_ok:
+            return
+        raise
+    flying = sum(engine["in_flight"] for model in status["models"] for engine in model["engines"])
+    output.note(f"stopping pid {status['pid']}" + (f" once {flying} requests in flight are answered" if flying else ""))
+    while state.holder() == status["pid"]:
+        time.sleep(POLL)
+    output.note("stopped")
+
+
+def _watch_start(state: StateDirectory, child: subprocess.Popen[bytes], log: Path, report: Report) -> dict[str, Any]:
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    while True:
+        if child.poll() is not None:
+            raise StartupFailed(f"the appliance exited with {child.returncode}: {_last_words(log)}", hint=f"see {log}")
+        try:
+            status = ask(state, "GET", "/admin/v1/status")
+        except NotRunning:
+            if time.monotonic() > deadline:
+                raise ApplianceError(f"the appliance (pid {child.pid}) does not answer", hint=f"see {log}") from None
+        else:
+            for model in status["models"]:
+                for engine in model["engines"]:
+                    report(Progress(f"model {model['name']}", engine["step"] or engine["state"]))
+            if _settled(status):
+                return status
+        time.sleep(POLL)
+
+
+def _settled(status: Mapping[str, Any]) -> bool:
+    states = [engine["state"] for model in status["models"] for engine in model["engines"]]
+    return status["observed_generation"] > 0 and "starting" not in states
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
+
+
+def _say_how_it_went(status: Mapping[str, Any]) -> None:
+    for model in status["models"]:
+        failed = [condition for condition in model["conditions"] if condition["type"] == "Degraded"]
+        for condition in failed:
+            output.note(f"model {model['name']} failed: {condition['message']}")
+    ready = [model["name"] for model in status["models"] if model["ready"]]
+    waiting = [model["name"] for model in status["models"] if not model["ready"] and model["load"] == "on_demand"]
+    output.note(f"serving {', '.join(ready) or 'nothing yet'} at http://{status['address']}/v1")
+    if waiting:
+        output.note(f"loads at the first request: {', '.join(waiting)}")

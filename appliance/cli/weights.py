@@ -1,0 +1,74 @@
+"""`pull` and `models`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from appliance.cli import output
+from appliance.cli.loading import base_of, read
+from appliance.cli.progress import shown
+from appliance.config.load import Loaded
+from appliance.config.models import Model
+from appliance.errors import ApplianceError, SourceError
+from appliance.models.sources import parse_source
+from appliance.models.store import Store
+from appliance.state import StateDirectory
+
+
+def _store(loaded: Loaded) -> Store:
+    state = StateDirectory.locate(os.environ)
+    state.prepare()
+    token = loaded.appliance.huggingface.token
+    return Store(state.models, token=token.get_secret_value() if token else None)
+
+
+def pull(file: Path | None, model: str | None) -> None:
+    loaded = read(file)
+    models = loaded.appliance.models
+    if model is not None and model not in models:
+        raise ApplianceError(f"the file declares no model `{model}`", hint=f"it declares {', '.join(sorted(models))}")
+    store = _store(loaded)
+    with shown() as report:
+        for name in [model] if model else sorted(models):
+            source = parse_source(models[name].source, base=base_of(loaded))
+            checkpoint = asyncio.run(store.pull(source, report, subject=f"model {name}"))
+            output.data(f"{name}\t{checkpoint.path}")
+
+
+def show(file: Path | None, *, as_json: bool) -> None:
+    loaded = read(file)
+    store = _store(loaded)
+    rows = [_row(name, model, store, base_of(loaded)) for name, model in sorted(loaded.appliance.models.items())]
+    if as_json:
+        output.as_json(rows)
+        return
+    output.table(
+        ("MODEL", "SOURCE", "ON THIS MACHINE", "SIZE", "LOAD"),
+        ((row["name"], row["source"], _presence(row), output.size(row["size"]), row["load"]) for row in rows),
+    )
+
+
+def _row(name: str, model: Model, store: Store, base: Path) -> dict[str, Any]:
+    try:
+        checkpoint, problem = store.find(parse_source(model.source, base=base)), None
+    except SourceError as error:
+        checkpoint, problem = None, error.message
+    return {
+        "name": name,
+        "source": model.source,
+        "aliases": list(model.aliases),
+        "load": model.load,
+        "present": checkpoint is not None,
+        "problem": problem,
+        "kind": checkpoint.kind if checkpoint else None,
+        "size": checkpoint.size if checkpoint else None,
+        "path": str(checkpoint.path) if checkpoint else None,
+    }
+
+
+def _presence(row: Mapping[str, Any]) -> str:
+    return "yes" if row["present"] else row["problem"] or "no"

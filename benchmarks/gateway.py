@@ -1,0 +1,248 @@
+"""What the gateway costs per streamed request, beside nginx and vllm-router, in one run.
+
+    python -m benchmarks.gateway [--router VENV/bin/vllm-router] [--json FILE]
+
+Every target serves the same load in every round: 64 clients that ask for streams of 100 events, once as fast as the
+engine can write (burst: events share packets) and once paced at 10 ms (every event travels alone, as from a model), and
+16 paced clients for the time to first byte. CPU is the proxy's own process tree; the engine and the load have theirs.
+Compare figures within one run only. nginx is taken from PATH (Debian: `apt-get install nginx-light`); vllm-router is
+`pip install vllm-router==0.1.17` in an environment of its own. What is missing is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from benchmarks.streams import MODEL
+from tests.support import fake_engine_argv, free_port, listening, wait_until
+
+EVENTS = 100
+TOKENS = EVENTS - 2  # the stream's first event is the role, its last [DONE]
+INTERVAL = 0.01
+CLIENT_KEY = "sk-appliance-benchmark"
+ENGINE_KEY = "benchmark-engine"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The same engine twice: nginx and the gateway reach it by its socket, vllm-router knows TCP only."""
+
+    socket: Path
+    port: int
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str
+    start: Callable[[Engine, int, Path], list[str]]
+    """The command that serves the engine on this port; scratch files may go into the directory."""
+
+
+def appliance(engine: Engine, port: int, _: Path) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.gateway_process", str(engine.socket), str(port), CLIENT_KEY, ENGINE_KEY]
+
+
+def nginx(engine: Engine, port: int, directory: Path) -> list[str]:
+    temporary = "".join(
+        f"{kind}_temp_path {directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;" if os.geteuid() == 0 else ""
+    config = directory / "nginx.conf"
+    config.write_text(
+        f"{user} daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log stderr crit;\n"
+        "events { worker_connections 1024; }\n"
+        f"http {{ access_log off; {temporary}\n"
+        f"upstream engine {{ server unix:{engine.socket}; keepalive 128; keepalive_requests 1000000; }}\n"
+        f"server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000; location / {{\n"
+        'proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;\n'
+        f'proxy_set_header Authorization "Bearer {ENGINE_KEY}"; }} }} }}\n'
+    )
+    return [shutil.which("nginx") or "nginx", "-c", str(config), "-e", "stderr"]
+
+
+def router(command: str) -> Callable[[Engine, int, Path], list[str]]:
+    def start(engine: Engine, port: int, _: Path) -> list[str]:
+        where = ["--host", "127.0.0.1", "--port", str(port), "--worker-urls", f"http://127.0.0.1:{engine.port}"]
+        metrics = ["--prometheus-port", str(free_port())]
+        return [command, *where, *metrics, "--policy", "round_robin", "--log-level", "error"]
+
+    return start
+
+
+@contextmanager
+def engine(directory: Path, name: str, interval: float) -> Iterator[Engine]:
+    found = Engine(directory / f"{name}.sock", free_port())
+    flags = ("--events", str(TOKENS), "--event-interval", str(interval))
+    commands = (
+        fake_engine_argv(*flags, name=MODEL, uds=found.socket),
+        fake_engine_argv(*flags, name=MODEL, port=found.port),
+    )
+    with ExitStack() as stack:
+        for command in commands:
+            stack.enter_context(running(command))
+        for where in (found.socket, found.port):
+            wait_until(lambda where=where: listening(where), what="the engine listens")  # type: ignore[misc]
+        yield found
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def load(port: int, clients: int, requests: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.streams", "--port", str(port), "--clients", str(clients)]
+    done = subprocess.run(
+        [*command, "--requests", str(requests), "--key", CLIENT_KEY], check=True, capture_output=True, text=True
+    )
+    result: dict[str, float] = json.loads(done.stdout)
+    assert result["events"] == result["requests"] * EVENTS, f"streams were cut: {result}"
+    return result
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def cpu(pid: int) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in tree(pid))
+
+
+def measure(name: str, pid: int | None, port: int, clients: int, requests: int) -> dict[str, float]:
+    """One load, after a short one that opens connections and warms caches."""
+    load(port, clients, clients)
+    before = cpu(pid) if pid else 0.0
+    result = load(port, clients, requests)
+    if pid:
+        result["cpu_ms"] = (cpu(pid) - before) / result["requests"] * 1000
+        result["rss_mib"] = sum(process.memory_info().rss for process in tree(pid)) / 2**20
+    print(f"  {name:<12} {result['seconds']:6.2f} s {result.get('cpu_ms', 0):7.3f} ms CPU", file=sys.stderr, flush=True)
+    return result
+
+
+LOADS = {"burst": (0.0, 64, 1920), "paced": (INTERVAL, 64, 640), "first byte": (INTERVAL, 16, 160)}
+"""Per load: the engine's pace in seconds, clients, requests."""
+
+
+def one_load(name: str, targets: list[Target], rounds: int, directory: Path) -> dict[str, list[dict[str, float]]]:
+    interval, clients, requests = LOADS[name]
+    results: dict[str, list[dict[str, float]]] = {"direct": [], **{target.name: [] for target in targets}}
+    with ExitStack() as stack:
+        found = stack.enter_context(engine(directory, name.replace(" ", "-"), interval))
+        pids: dict[str, tuple[int | None, int]] = {"direct": (None, found.port)}
+        for target in targets:
+            port = free_port()
+            process = stack.enter_context(running(target.start(found, port, directory)))
+            wait_until(lambda port=port: listening(port), within=60, what=f"{target.name} listens")  # type: ignore[misc]
+            pids[target.name] = (process.pid, port)
+        time.sleep(2)  # vllm-router listens before it has found its workers healthy
+        for number in range(rounds):
+            print(f"{name}, round {number + 1}", file=sys.stderr)
+            for target_name, (pid, port) in pids.items():
+                results[target_name].append(measure(target_name, pid, port, clients, requests))
+    return results
+
+
+def summary(results: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, dict[str, float]]:
+    """Medians over the rounds, per target."""
+    rows: dict[str, dict[str, float]] = {}
+    for target in results["burst"]:
+
+        def of(name: str, figure: str, target: str = target) -> float:
+            return median(result.get(figure, 0.0) for result in results[name][target])
+
+        rows[target] = {
+            "burst_cpu_ms": of("burst", "cpu_ms"),
+            "paced_cpu_ms": of("paced", "cpu_ms"),
+            "streams_per_second": median(r["requests"] / r["seconds"] for r in results["burst"][target]),
+            "rss_mib": of("burst", "rss_mib"),
+            "first_p50_ms": of("first byte", "first_p50_ms"),
+            "first_p99_ms": of("first byte", "first_p99_ms"),
+        }
+    for row in rows.values():
+        row["added_p50_ms"] = row["first_p50_ms"] - rows["direct"]["first_p50_ms"]
+        row["added_p99_ms"] = row["first_p99_ms"] - rows["direct"]["first_p99_ms"]
+    return rows
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    head = ("", "CPU/request burst", "paced", "ratio to ours", "streams/s", "RSS MiB", "first byte +p50", "+p99")
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    ours = rows["appliance"]
+    for name, row in rows.items():
+        ratio = f"{row['burst_cpu_ms'] / ours['burst_cpu_ms']:.2f} / {row['paced_cpu_ms'] / ours['paced_cpu_ms']:.2f}"
+        cells = (
+            name,
+            f"{row['burst_cpu_ms']:.2f} ms" if row["burst_cpu_ms"] else "–",
+            f"{row['paced_cpu_ms']:.2f} ms" if row["paced_cpu_ms"] else "–",
+            ratio if row["burst_cpu_ms"] else "–",
+            f"{row['streams_per_second']:.0f}",
+            f"{row['rss_mib']:.0f}" if row["rss_mib"] else "–",
+            f"{row['added_p50_ms']:+.2f} ms" if name != "direct" else f"({row['first_p50_ms']:.2f} ms)",
+            f"{row['added_p99_ms']:+.2f} ms" if name != "direct" else f"({row['first_p99_ms']:.2f} ms)",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpus": os.cpu_count(),
+        "architecture": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+        "load_before": os.getloadavg(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--router", help="the vllm-router command; default: from PATH")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write every figure and the machine here")
+    given = parser.parse_args()
+    targets = [Target("appliance", appliance)]
+    if shutil.which("nginx"):
+        targets.append(Target("nginx", nginx))
+    if command := given.router or shutil.which("vllm-router"):
+        targets.append(Target("vllm-router", router(command)))
+    about = machine()
+    with tempfile.TemporaryDirectory(prefix="gwb-") as directory:
+        results = {name: one_load(name, targets, given.rounds, Path(directory)) for name in LOADS}
+    rows = summary(results)
+    print(table(rows))
+    if given.json:
+        given.json.write_text(json.dumps({"machine": about, "summary": rows, "rounds": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

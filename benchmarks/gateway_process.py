@@ -1,0 +1,52 @@
+"""The gateway as it runs in the appliance (keys, log, uvloop), before one engine that is always ready.
+
+python -m benchmarks.gateway_process SOCKET PORT CLIENT_KEY ENGINE_KEY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import uvloop
+
+from appliance.cli.log import configure
+from appliance.config.models import Key
+from appliance.gateway.app import create_app
+from appliance.gateway.keys import digest, new_key
+from appliance.gateway.server import bind, serving
+from appliance.routing import Lease, Route, Routing
+from benchmarks.streams import MODEL
+
+
+class OneEngine:
+    def __init__(self, socket: str, client_key: str, engine_key: str) -> None:
+        self._route = Route(MODEL, MODEL, engine_key, "benchmark", Lease(), socket=socket)
+        others = (Key(name=f"other-{number}", sha256=new_key()[1]) for number in range(4))
+        mine = Key(name="benchmark", sha256=digest(client_key.encode()), models=("ben*",))
+        self._routing = Routing(routes={MODEL: self._route}, keys=(*others, mine))
+
+    def routing(self) -> Routing:
+        return self._routing
+
+    async def ready(self, model: str) -> Route:
+        return self._route
+
+    def status(self) -> Mapping[str, Any]:
+        return {"models": []}
+
+
+async def main(socket: str, port: str, client_key: str, engine_key: str) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    app = create_app(OneEngine(socket, client_key, engine_key), max_body=32 << 20, loopback=True)
+    async with serving(app, [bind("127.0.0.1", int(port))], close_timeout=1):
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    configure("json")
+    uvloop.run(main(*sys.argv[1:]))
