@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -23,13 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import psutil
 
+from benchmarks.machine import describe
 from benchmarks.streams import MODEL
 from tests.support import fake_engine_argv, free_port, listening, wait_until
 
@@ -38,6 +38,23 @@ TOKENS = EVENTS - 2  # the stream's first event is the role, its last [DONE]
 INTERVAL = 0.01
 CLIENT_KEY = "sk-appliance-benchmark"
 ENGINE_KEY = "benchmark-engine"
+
+
+@dataclass(frozen=True)
+class Load:
+    interval: float
+    """The engine's pace in seconds per event; 0 is as fast as it can."""
+    clients: int
+    requests: int
+    spread: float = 0.0
+    """Seconds over which the clients begin."""
+
+
+LOADS = {
+    "burst": Load(0.0, 64, 1920),
+    "paced": Load(INTERVAL, 64, 640),
+    "first byte": Load(INTERVAL, 16, 320, spread=EVENTS * INTERVAL),
+}
 
 
 @dataclass(frozen=True)
@@ -116,11 +133,10 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def load(port: int, clients: int, requests: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.streams", "--port", str(port), "--clients", str(clients)]
-    done = subprocess.run(
-        [*command, "--requests", str(requests), "--key", CLIENT_KEY], check=True, capture_output=True, text=True
-    )
+def ask(port: int, kind: Load) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.streams", "--port", str(port), "--key", CLIENT_KEY]
+    command += ["--clients", str(kind.clients), "--requests", str(kind.requests), "--spread", str(kind.spread)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout)
     assert result["events"] == result["requests"] * EVENTS, f"streams were cut: {result}"
     return result
@@ -135,11 +151,11 @@ def cpu(pid: int) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in tree(pid))
 
 
-def measure(name: str, pid: int | None, port: int, clients: int, requests: int) -> dict[str, float]:
+def measure(name: str, pid: int | None, port: int, kind: Load) -> dict[str, float]:
     """One load, after a short one that opens connections and warms caches."""
-    load(port, clients, clients)
+    ask(port, replace(kind, requests=kind.clients))
     before = cpu(pid) if pid else 0.0
-    result = load(port, clients, requests)
+    result = ask(port, kind)
     if pid:
         result["cpu_ms"] = (cpu(pid) - before) / result["requests"] * 1000
         result["rss_mib"] = sum(process.memory_info().rss for process in tree(pid)) / 2**20
@@ -147,15 +163,11 @@ def measure(name: str, pid: int | None, port: int, clients: int, requests: int) 
     return result
 
 
-LOADS = {"burst": (0.0, 64, 1920), "paced": (INTERVAL, 64, 640), "first byte": (INTERVAL, 16, 160)}
-"""Per load: the engine's pace in seconds, clients, requests."""
-
-
 def one_load(name: str, targets: list[Target], rounds: int, directory: Path) -> dict[str, list[dict[str, float]]]:
-    interval, clients, requests = LOADS[name]
+    kind = LOADS[name]
     results: dict[str, list[dict[str, float]]] = {"direct": [], **{target.name: [] for target in targets}}
     with ExitStack() as stack:
-        found = stack.enter_context(engine(directory, name.replace(" ", "-"), interval))
+        found = stack.enter_context(engine(directory, name.replace(" ", "-"), kind.interval))
         pids: dict[str, tuple[int | None, int]] = {"direct": (None, found.port)}
         for target in targets:
             port = free_port()
@@ -166,7 +178,7 @@ def one_load(name: str, targets: list[Target], rounds: int, directory: Path) -> 
         for number in range(rounds):
             print(f"{name}, round {number + 1}", file=sys.stderr)
             for target_name, (pid, port) in pids.items():
-                results[target_name].append(measure(target_name, pid, port, clients, requests))
+                results[target_name].append(measure(target_name, pid, port, kind))
     return results
 
 
@@ -200,28 +212,16 @@ def table(rows: dict[str, dict[str, float]]) -> str:
         ratio = f"{row['burst_cpu_ms'] / ours['burst_cpu_ms']:.2f} / {row['paced_cpu_ms'] / ours['paced_cpu_ms']:.2f}"
         cells = (
             name,
-            f"{row['burst_cpu_ms']:.2f} ms" if row["burst_cpu_ms"] else "–",
-            f"{row['paced_cpu_ms']:.2f} ms" if row["paced_cpu_ms"] else "–",
-            ratio if row["burst_cpu_ms"] else "–",
+            f"{row['burst_cpu_ms']:.2f} ms" if row["burst_cpu_ms"] else "-",
+            f"{row['paced_cpu_ms']:.2f} ms" if row["paced_cpu_ms"] else "-",
+            ratio if row["burst_cpu_ms"] else "-",
             f"{row['streams_per_second']:.0f}",
-            f"{row['rss_mib']:.0f}" if row["rss_mib"] else "–",
+            f"{row['rss_mib']:.0f}" if row["rss_mib"] else "-",
             f"{row['added_p50_ms']:+.2f} ms" if name != "direct" else f"({row['first_p50_ms']:.2f} ms)",
             f"{row['added_p99_ms']:+.2f} ms" if name != "direct" else f"({row['first_p99_ms']:.2f} ms)",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cpus": os.cpu_count(),
-        "architecture": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "python": platform.python_version(),
-        "load_before": os.getloadavg(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
 
 
 def main() -> None:
@@ -235,7 +235,7 @@ def main() -> None:
         targets.append(Target("nginx", nginx))
     if command := given.router or shutil.which("vllm-router"):
         targets.append(Target("vllm-router", router(command)))
-    about = machine()
+    about = {**describe(), "load_before": os.getloadavg(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
     with tempfile.TemporaryDirectory(prefix="gwb-") as directory:
         results = {name: one_load(name, targets, given.rounds, Path(directory)) for name in LOADS}
     rows = summary(results)

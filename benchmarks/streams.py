@@ -1,6 +1,8 @@
 """Asks one port for streams and says in JSON how they came: lean, so that the load costs less than what it measures.
 
-python -m benchmarks.streams --port N --clients N --requests N [--key KEY]
+    python -m benchmarks.streams --port N --clients N --requests N [--key KEY] [--spread SECONDS]
+
+`--spread` lets the clients begin one after the other over this time, so that their requests don't come in volleys.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class Client(asyncio.Protocol):
             self._done.set_exception(ConnectionError(f"the connection was lost: {exc}"))
 
 
-async def load(port: int, clients: int, requests: int, key: str | None) -> dict[str, float]:
+async def load(port: int, clients: int, requests: int, key: str | None, spread: float) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     body = json.dumps(BODY).encode()
     authorization = f"authorization: Bearer {key}\r\n" if key else ""
@@ -73,12 +75,13 @@ async def load(port: int, clients: int, requests: int, key: str | None) -> dict[
     request = f"{head}{authorization}content-length: {len(body)}\r\n\r\n".encode() + body
     crowd = [(await loop.create_connection(lambda: Client(request), "127.0.0.1", port))[1] for _ in range(clients)]
 
-    async def work(client: Client) -> None:
+    async def work(client: Client, number: int) -> None:
+        await asyncio.sleep(spread * number / clients)
         for _ in range(requests // clients):
             await client.ask()
 
     start = time.perf_counter()
-    await asyncio.gather(*map(work, crowd))
+    await asyncio.gather(*map(work, crowd, range(clients)))
     seconds = time.perf_counter() - start
     first = sorted(wait for client in crowd for wait in client.first)
     for client in crowd:
@@ -98,8 +101,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, required=True)
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--key")
+    parser.add_argument("--spread", type=float, default=0.0)
     given = parser.parse_args()
-    print(json.dumps(uvloop.run(load(given.port, given.clients, given.requests, given.key))))
+    print(json.dumps(uvloop.run(load(given.port, given.clients, given.requests, given.key, given.spread))))
 
 
 if __name__ == "__main__":

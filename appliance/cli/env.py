@@ -6,12 +6,13 @@ import asyncio
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 from appliance.cli import output
 from appliance.cli.loading import read
 from appliance.cli.progress import shown
 from appliance.cli.serve import choose_environments
-from appliance.environments.provision import Environments
+from appliance.environments.provision import Environments, InstalledEnvironment
 from appliance.state import StateDirectory
 
 
@@ -33,12 +34,18 @@ def install(file: Path | None) -> None:
 def show(*, as_json: bool) -> None:
     installed = Environments(_prepared().environments).list()
     if as_json:
-        output.as_json([{**dataclasses.asdict(each), "python": str(each.python)} for each in installed])
+        output.as_json([_plain(each) for each in installed])
         return
     output.table(
         ("ENVIRONMENT", "PLATFORM", "VLLM", "SIZE"),
         ((e.name, e.platform, e.versions.get("vllm", "-"), output.size(e.size)) for e in installed),
     )
+
+
+def _plain(environment: InstalledEnvironment) -> dict[str, Any]:
+    at = environment.installed_at
+    paths = {"path": str(environment.path), "python": str(environment.python)}
+    return {**dataclasses.asdict(environment), **paths, "installed_at": at.isoformat() if at else None}
 
 
 def verify(file: Path | None, *, as_json: bool) -> None:

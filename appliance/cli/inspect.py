@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from appliance.cli import output
 from appliance.cli.control import ask
 from appliance.errors import ApplianceError, ConfigError
+from appliance.process.logs import follow as follow_log
+from appliance.process.logs import tail
 from appliance.state import StateDirectory
-
-POLL = 0.2
 
 
 def show_status(*, as_json: bool) -> bool:
@@ -92,22 +88,5 @@ def show_logs(model: str | None, *, follow: bool, lines: int) -> None:
     if not path.is_file():
         known = ", ".join(sorted(f"`{file.stem}`" for file in state.logs.glob("*.log"))) or "none yet"
         raise ApplianceError(f"there is no log `{path}`", hint=f"logs there are: {known}")
-    with path.open(errors="replace") as file:
-        for line in deque(file, maxlen=lines):
-            output.data(line.rstrip("\n"))
-        if not follow:
-            return
-        for line in _follow(path, file):
-            output.data(line.rstrip("\n"))
-
-
-def _follow(path: Path, file: TextIO) -> Iterator[str]:
-    current = file
-    while True:
-        if line := current.readline():
-            yield line
-            continue
-        if path.exists() and path.stat().st_ino != os.fstat(current.fileno()).st_ino:
-            current = path.open(errors="replace")
-            continue
-        time.sleep(POLL)
+    for line in follow_log(path, lines=lines) if follow else tail(path, lines):
+        output.data(line)

@@ -10,6 +10,8 @@ from typing import Any
 from appliance.config.load import DEFAULT_FILE, Loaded, interpret, load
 from appliance.config.models import Appliance
 from appliance.engines import DRIVERS, driver_for
+from appliance.engines.command import PLACEHOLDERS, unknown_placeholders
+from appliance.process.environ import OWNED_VARIABLES
 from appliance.reconcile.resolve import backend_of
 
 
@@ -20,13 +22,13 @@ def read(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Loade
         environ=os.environ,
         overrides=overrides or {},
         backends=frozenset(DRIVERS),
-        check=_engine_arguments,
+        check=_engine_problems,
     )
 
 
 def interpreted(text: str, path: Path) -> Loaded:
     """What `read` would give if the file held this text."""
-    return interpret(text, path, environ=os.environ, backends=frozenset(DRIVERS), check=_engine_arguments)
+    return interpret(text, path, environ=os.environ, backends=frozenset(DRIVERS), check=_engine_problems)
 
 
 def base_of(loaded: Loaded) -> Path:
@@ -34,9 +36,15 @@ def base_of(loaded: Loaded) -> Path:
     return loaded.path.parent.absolute() if loaded.path else Path.cwd()
 
 
-def _engine_arguments(appliance: Appliance) -> Iterator[tuple[tuple[str | int, ...], str, str | None]]:
-    """What each model's driver has to say about its `engine:` keys, as (path, message, hint)."""
+def _engine_problems(appliance: Appliance) -> Iterator[tuple[tuple[str | int, ...], str, str | None]]:
+    """What the drivers have to say about the file, as (path, message, hint)."""
+    for name, backend in appliance.backends.items():
+        for word in unknown_placeholders(backend.command):
+            known = ", ".join(f"`{{{each}}}`" for each in PLACEHOLDERS)
+            yield ("backends", name, "command"), f"nothing replaces `{{{word}}}`", f"it may hold {known}"
     for name, model in appliance.models.items():
+        for variable in model.env.keys() & OWNED_VARIABLES:
+            yield ("models", name, "env", variable), "set by the appliance", "leave it out"
         driver = driver_for(backend_of(model, appliance), appliance)
         for problem in driver.check(model.engine):
             yield ("models", name, "engine", problem.key), problem.message, problem.hint

@@ -11,8 +11,8 @@ from appliance.errors import ApplianceError
 
 
 def data(text: str) -> None:
-    """The command's result, on stdout."""
-    print(text)
+    """The command's result, on stdout, at once: somebody may be following it through a pipe."""
+    print(text, flush=True)
 
 
 def as_json(value: Any) -> None:

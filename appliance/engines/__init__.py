@@ -8,7 +8,7 @@ from appliance.engines.driver import Driver
 from appliance.engines.vllm import VLLM
 from appliance.errors import ConfigError
 
-DRIVERS: dict[str, type[VLLM]] = {"vllm": VLLM}
+DRIVERS: dict[str, Driver] = {"vllm": VLLM()}
 
 
 def driver_for(backend: str, appliance: Appliance) -> Driver:
@@ -18,4 +18,4 @@ def driver_for(backend: str, appliance: Appliance) -> Driver:
     if backend not in DRIVERS:
         known = ", ".join(f"`{name}`" for name in (*DRIVERS, *appliance.backends))
         raise ConfigError(f"there is no backend `{backend}`", hint=f"known here: {known}")
-    return DRIVERS[backend](accelerator=appliance.environment.accelerator)
+    return DRIVERS[backend]

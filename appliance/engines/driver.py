@@ -19,7 +19,8 @@ class Launch:
 
     `directory` is private (0700), short, and deleted with the engine. `port` is set for drivers that listen on TCP, and
     `socket` is always a path that may be bound. `key` is random per engine and never appears in an argument list.
-    `cpus` are the only ones the engine runs on; none means all.
+    `cpus` are the only ones the engine runs on; none means all. `platform` is the vLLM platform class that the
+    interpreter's preflight found (`CpuPlatform`, `CudaPlatform`), empty for engines without one.
     """
 
     python: Path | None
@@ -28,6 +29,7 @@ class Launch:
     key: str
     port: int | None = None
     cpus: tuple[int, ...] = ()
+    platform: str = ""
 
     @property
     def socket(self) -> Path:

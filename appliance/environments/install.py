@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,9 +82,11 @@ class Installation:
         requirements = self.path / "requirements.txt"
         write_atomic(requirements, self.pinned.text.encode())
         with self._scratch():
-            await self._pip(*pip.install_argv(self.python, requirements))
+            await self._pip(pip.install_argv(self.python, requirements), pip.InstallOutput(self._step))
             if self.pinned.completes:
-                await self._pip(*pip.complete_argv(self.python, requirements, self.pinned))
+                self._step(f"completing {self.pinned.completes}")
+                extra = pip.InstallOutput(lambda text, _: self._step(text) if text.startswith("downloading") else None)
+                await self._pip(pip.complete_argv(self.python, requirements, self.pinned), extra)
         await self._check_fit()
 
     async def _check_fit(self) -> None:
@@ -97,8 +99,7 @@ class Installation:
                 hint=f"`appliance env remove {self.spec.name}` and install again; the whole log is `{self.log.name}`",
             )
 
-    async def _pip(self, *argv: str | Path) -> None:
-        output = pip.InstallOutput(self._step)
+    async def _pip(self, argv: Sequence[str | Path], output: pip.InstallOutput) -> None:
         counter = asyncio.create_task(self._count(output))
         try:
             command = run(argv, environ=self._command_environ(), log=self.log, line=output.line, lock=self.lock)

@@ -77,8 +77,8 @@ def installed_versions() -> dict[str, str]:
 
 
 def import_engine() -> dict[str, Any]:
+    import vllm  # isort: skip - before torch, so that a missing vLLM is what is reported
     import torch
-    import vllm
     from vllm.platforms import current_platform
 
     return {

@@ -6,12 +6,13 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from appliance.config.models import Appliance
 from appliance.engines import driver_for
 from appliance.engines.driver import Driver, Launch
-from appliance.environments.provision import Environments, EnvironmentSpec
+from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
 from appliance.models.sources import parse_source
 from appliance.models.store import Store
 from appliance.plan.desired import DesiredModel, EngineSpec
@@ -51,15 +52,18 @@ class BringUp:
     async def __call__(self, engine: Engine, want: DesiredModel) -> EngineProcess:
         """A ready engine process. Raises an ApplianceError that says which step failed and why."""
         driver = driver_for(engine.spec.backend, self._appliance)
-        python = await self._environment(engine)
-        model = await self._checkpoint(engine, driver, python)
-        self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
-        process = await self._start(engine.spec, driver, python, model)
-        try:
-            await process.wait_ready(timeout=want.ready_timeout, probe=want.probe)
-        except BaseException:
-            await asyncio.shield(process.stop(timeout=STOP_TIMEOUT))
-            raise
+        with ExitStack() as held:
+            environment = await self._environment(engine, held)
+            model = await self._checkpoint(engine, driver, environment)
+            self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
+            process = await self._start(engine.spec, driver, environment, model)
+            try:
+                await process.wait_ready(timeout=want.ready_timeout, probe=want.probe)
+            except BaseException:
+                await asyncio.shield(process.stop(timeout=STOP_TIMEOUT))
+                raise
+            until_exit = held.pop_all()
+        process.exited.add_done_callback(lambda _: until_exit.close())
         self._say(engine, Progress(f"model {engine.spec.model}", "ready"))
         return process
 
@@ -67,24 +71,31 @@ class BringUp:
         engine.step = progress.step
         self._report(progress)
 
-    async def _environment(self, engine: Engine) -> Path | None:
+    async def _environment(self, engine: Engine, held: ExitStack) -> InstalledEnvironment | None:
+        """The environment that the engine runs in, kept from being removed for as long as `held` is open."""
         spec = self._specs.get(engine.spec.backend)
         if spec is None:
             return None
-        return (await self._environments.ensure(spec, lambda progress: self._say(engine, progress))).python
+        installed = await self._environments.ensure(spec, lambda progress: self._say(engine, progress))
+        held.enter_context(self._environments.use(installed))
+        return installed
 
-    async def _checkpoint(self, engine: Engine, driver: Driver, python: Path | None) -> Path:
+    async def _checkpoint(self, engine: Engine, driver: Driver, environment: InstalledEnvironment | None) -> Path:
         def report(progress: Progress) -> None:
             self._say(engine, progress)
 
         subject = f"model {engine.spec.model}"
         source = parse_source(engine.spec.source, base=Path("/"))
         checkpoint = await self._store.pull(source, report, subject=subject)
+        python = environment.python if environment else None
         return await self._store.prepare(checkpoint, driver.format, python, report, subject=subject)
 
-    async def _start(self, spec: EngineSpec, driver: Driver, python: Path | None, model: Path) -> EngineProcess:
+    async def _start(
+        self, spec: EngineSpec, driver: Driver, environment: InstalledEnvironment | None, model: Path
+    ) -> EngineProcess:
         launch = Launch(
-            python=python,
+            python=environment.python if environment else None,
+            platform=environment.platform if environment else "",
             model=model,
             directory=self._state.run / f"e-{secrets.token_hex(4)}",
             key=secrets.token_urlsafe(32),

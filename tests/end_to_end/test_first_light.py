@@ -50,6 +50,7 @@ def test_the_command_of_the_readme_works_without_a_content_type(served: Served) 
     )
     response = connection.getresponse()
     text = response.read().decode()
+    connection.close()
     assert response.status == 200
     assert "Paris" in text
     assert text.rstrip().endswith("data: [DONE]")

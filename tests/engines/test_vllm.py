@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,24 @@ from appliance.engines.vllm import VLLM
 from appliance.engines.vllm_arguments import OWNED, arguments
 from appliance.plan.desired import EngineSpec
 
-CPU = "vllm-cpu-linux-x86_64-py311-01234567"
-CUDA = "vllm-cuda-linux-x86_64-py311-01234567"
-LAUNCH = Launch(python=Path("/env/bin/python"), model=Path("/models/smol"), directory=Path("/run/e-1"), key="s3cret")
+LAUNCH = Launch(
+    python=Path("/env/bin/python"),
+    model=Path("/models/smol"),
+    directory=Path("/run/e-1"),
+    key="s3cret",
+    platform="CudaPlatform",
+)
+ON_CPU = replace(LAUNCH, platform="CpuPlatform")
 
 
-def spec(environment: str = CUDA, **engine: Any) -> EngineSpec:
+def spec(**engine: Any) -> EngineSpec:
     given = tuple(sorted((name, json.dumps(value)) for name, value in engine.items()))
-    return EngineSpec(model="smol", backend="vllm", source="/models/smol", engine=given, environment=environment)
+    return EngineSpec(model="smol", backend="vllm", source="/models/smol", engine=given)
 
 
-def words(environment: str = CUDA, **engine: Any) -> tuple[str, ...]:
+def words(launch: Launch = LAUNCH, **engine: Any) -> tuple[str, ...]:
     """What of the command comes from `engine:` and the defaults."""
-    argv = VLLM().argv(spec(environment, **engine), LAUNCH)
+    argv = VLLM().argv(spec(**engine), launch)
     return argv[argv.index("--disable-fastapi-docs") + 1 :]
 
 
@@ -128,27 +134,22 @@ def test_every_problem_is_reported() -> None:
 
 
 def test_start_on_the_cpu_is_eager_with_a_small_cache_unless_the_file_says_otherwise() -> None:
-    assert words(CPU) == ("--enforce-eager", "--kv-cache-memory-bytes=1073741824")
-    assert words(CPU, enforce_eager=False, kv_cache_memory_bytes="4G") == (
+    assert words(ON_CPU) == ("--enforce-eager", "--kv-cache-memory-bytes=1073741824")
+    assert words(ON_CPU, enforce_eager=False, kv_cache_memory_bytes="4G") == (
         "--no-enforce-eager",
         "--kv-cache-memory-bytes=4G",
     )
-    assert words(CUDA) == ()
+    assert words() == ()
 
 
 def test_worker_on_the_cpu_lives_in_the_engine_core_unless_there_are_several() -> None:
     driver = VLLM()
-    assert driver.env(spec(CPU), LAUNCH)["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
-    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in driver.env(spec(CPU, tensor_parallel_size=2), LAUNCH)
-    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in driver.env(spec(CUDA), LAUNCH)
+    assert driver.env(spec(), ON_CPU)["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in driver.env(spec(tensor_parallel_size=2), ON_CPU)
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in driver.env(spec(), LAUNCH)
 
 
 def test_threads_stay_on_the_cpus_of_the_launch() -> None:
-    launch = Launch(python=None, model=Path("/m"), directory=Path("/r"), key="k", cpus=(4, 5, 6, 7))
-    assert VLLM().env(spec(CPU), launch)["OMP_NUM_THREADS"] == "4"
-    assert VLLM().env(spec(CPU, tensor_parallel_size=2), launch)["VLLM_CPU_OMP_THREADS_BIND"] == "4,5|6,7"
-
-
-def test_given_interpreter_is_on_the_cpu_where_the_file_says_so() -> None:
-    assert "--enforce-eager" in VLLM(accelerator="cpu").argv(spec("/opt/venv/bin/python"), LAUNCH)
-    assert "--enforce-eager" not in VLLM().argv(spec("/opt/venv/bin/python"), LAUNCH)
+    launch = replace(ON_CPU, cpus=(4, 5, 6, 7))
+    assert VLLM().env(spec(), launch)["OMP_NUM_THREADS"] == "4"
+    assert VLLM().env(spec(tensor_parallel_size=2), launch)["VLLM_CPU_OMP_THREADS_BIND"] == "4,5|6,7"

@@ -43,7 +43,10 @@ def test_environment_follows_the_platform_and_the_accelerator(
 @pytest.mark.parametrize(
     ("host", "says"),
     [
-        (replace(LINUX, system="macos", machine="aarch64", glibc=()), ["vllm-cpu-macos-aarch64", "vllm-cpu-linux-x86_64"]),
+        (
+            replace(LINUX, system="macos", machine="aarch64", glibc=()),
+            ["vllm-cpu-macos-aarch64", "vllm-cpu-linux-x86_64"],
+        ),
         (replace(LINUX, machine="riscv64"), ["vllm-cpu-linux-riscv64", "vllm-cuda-linux-x86_64"]),
         (replace(LINUX, glibc=()), ["musl", "2.31"]),
         (replace(LINUX, glibc=(2, 28)), ["glibc 2.28", "2.31"]),

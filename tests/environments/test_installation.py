@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
 import signal
@@ -35,7 +34,9 @@ REPOSITORY = Path(__file__).parents[2]
 Installed = tuple[Environments, EnvironmentSpec]
 
 
-def environments_of(tmp_path: Path, wheels: Path, *more: str, settings: str | None = None, **environ: str) -> Environments:
+def environments_of(
+    tmp_path: Path, wheels: Path, *more: str, settings: str | None = None, **environ: str
+) -> Environments:
     requirements = requirement_list(*more) if settings is None else requirement_list(*more, settings=settings)
     return Environments(
         tmp_path / "environments", environ=pip_environ(wheels, **environ), lists={LIST_NAME: requirements}
@@ -143,15 +144,16 @@ def test_too_little_disk_is_said_before_anything_is_written(tmp_path: Path, whee
 @contextmanager
 def small_disk(directory: Path, size: str) -> Iterator[Path]:
     directory.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory], check=False, capture_output=True
-    )
-    if mounted.returncode:
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or umount is None:
+        pytest.skip("no tmpfs can be mounted here")
+    options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
+    if subprocess.run([mount, *options, directory], check=False, capture_output=True).returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:
         yield directory
     finally:
-        subprocess.run(["umount", directory], check=True)
+        subprocess.run([umount, directory], check=True)
 
 
 def test_disk_that_fills_up_leaves_the_old_environments_and_nothing_that_would_be_used(
@@ -181,7 +183,7 @@ def slow(tmp_path: Path, wheels: Path) -> dict[str, str]:
 def installer(tmp_path: Path, wheels: Path, slow: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     listed = tmp_path / "list.txt"
     listed.write_text(requirement_list("slow==1.0").text)
-    command = [sys.executable, "-m", "tests.environments.installer", tmp_path / "environments", listed]
+    command = [sys.executable, "-m", "tests.environments.installer", str(tmp_path / "environments"), str(listed)]
     environ = {**pip_environ(wheels, **slow), "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, cwd=tmp_path) as process:
         try:
@@ -214,11 +216,15 @@ def test_installer_killed_in_the_middle_is_resumed_and_its_pip_is_ended(
     async def resume() -> None:
         task = asyncio.create_task(environments.ensure(spec, silent))
         await asyncio.to_thread(wait_until, lambda: not running(orphan), within=30, what="the orphaned pip is ended")
-        Path(slow["SLOW_RELEASE"]).touch()
+        release(slow)
         assert (await task).complete
 
     asyncio.run(resume())
     assert environments.find(spec) is not None
+
+
+def release(slow: dict[str, str]) -> None:
+    Path(slow["SLOW_RELEASE"]).touch()
 
 
 def running(pid: int) -> bool:
@@ -236,7 +242,7 @@ def test_second_installer_waits_for_the_first_says_for_whom_and_finds_it_done(
         with installer(tmp_path, wheels, slow) as second:
             assert second.stdout is not None
             assert second.stdout.readline() == f"waiting for pid {first.pid}, which is installing it\n"
-            Path(slow["SLOW_RELEASE"]).touch()
+            release(slow)
             done = [process.communicate(timeout=120)[0].splitlines()[-1] for process in (first, second)]
     assert done[0].startswith("installed ")
     assert done[0] == done[1]
@@ -260,7 +266,7 @@ def test_cancelled_install_leaves_no_process_and_goes_on_later(
     wait_until(lambda: not running(pid), what="the build is gone")
     assert not [each for each in psutil.Process().children(recursive=True) if running(each.pid)]
     assert environments.find(spec) is None
-    Path(slow["SLOW_RELEASE"]).touch()
+    release(slow)
     assert asyncio.run(environments.ensure(spec, silent)).complete
 
 
@@ -299,20 +305,19 @@ def test_environment_in_use_is_not_removed_and_another_may_be(tmp_path: Path, in
     found = environments.find(spec)
     assert found is not None
     with environments.use(found) as descriptor:
-        engine = subprocess.Popen(["sleep", "600"], pass_fds=[descriptor])
+        engine = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor])
     try:
         with pytest.raises(Conflict, match="in use"):
             environments.remove(spec.name)
     finally:
-        engine.kill()
-        engine.wait()
+        engine.communicate(b"\n")
     assert environments.find(spec) == found
 
     copy = found.path.with_name("copy")
     shutil.copytree(found.path, copy, symlinks=True)
     environments.remove("copy")
     assert not copy.exists()
-    assert not [each for each in os.listdir(found.path.parent) if each.startswith(".removed")]
+    assert not list(found.path.parent.glob(".removed*"))
 
 
 @pytest.mark.parametrize("name", ["absent", "..", ".", "../environments", ""])

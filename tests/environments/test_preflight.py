@@ -50,7 +50,7 @@ def test_what_vllm_prints_does_not_reach_standard_output(tmp_path: Path) -> None
 
 
 def test_our_own_modules_do_not_shadow_the_environment(tmp_path: Path) -> None:
-    reads = 'import requirements\n__version__ = requirements.VERSION\n'
+    reads = "import requirements\n__version__ = requirements.VERSION\n"
     _, result = preflight(tmp_path, {**good(), "vllm/__init__.py": reads, "requirements.py": 'VERSION = "1"\n'})
     assert result["vllm"] == "1"
 
@@ -70,15 +70,17 @@ def broken(text: str) -> dict[str, str]:
         (good(), "CudaPlatform", "vLLM selects `CpuPlatform` here, and `CudaPlatform` is expected"),
         (good("UnspecifiedPlatform"), "", "selects no platform"),
         (broken('raise RuntimeError("operator torchvision::nms does not exist")'), "", "uninstall torchvision"),
-        (broken('raise ImportError("libcublas.so.13: cannot open shared object file")'), "", "CUDA build whose libraries"),
+        (
+            broken('raise ImportError("libcublas.so.13: cannot open shared object file")'),
+            "",
+            "CUDA build whose libraries",
+        ),
         (broken('raise ImportError("_C.so: undefined symbol: _ZN3c10")'), "", "another torch"),
         (broken("import depyf_that_is_missing"), "", "`depyf_that_is_missing` is missing"),
         (broken("raise SystemError('odd')"), "", "SystemError: odd"),
     ],
 )
-def test_each_way_to_be_wrong_is_a_sentence(
-    tmp_path: Path, files: dict[str, str], expect: str, says: str
-) -> None:
+def test_each_way_to_be_wrong_is_a_sentence(tmp_path: Path, files: dict[str, str], expect: str, says: str) -> None:
     files = {**files, "torch/__init__.py": '__version__ = "2.13.0+cpu"\n'}
     status, result = preflight(tmp_path, files, expect)
     assert status == 1

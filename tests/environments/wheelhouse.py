@@ -25,7 +25,7 @@ current_platform = {name}()
 """
 
 # Hangs until the file named by SLOW_RELEASE is there, having said in SLOW_STARTED which process it is.
-SLOW_BACKEND = '''
+SLOW_BACKEND = """
 import os, time, zipfile
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     with open(os.environ["SLOW_STARTED"] + ".new", "w") as started:
@@ -41,7 +41,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
                        "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("slow-1.0.dist-info/RECORD", "")
     return name
-'''
+"""
 
 
 def fake_vllm(platform: str = "CpuPlatform") -> dict[str, str]:

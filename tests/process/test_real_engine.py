@@ -24,11 +24,10 @@ pytestmark = pytest.mark.engine
 async def start(home: Path, python: Path, model: Path, **engine: object) -> EngineProcess:
     given = tuple(sorted((name, json.dumps(value)) for name, value in engine.items()))
     spec = EngineSpec(model="smol", backend="vllm", source=str(model), engine=given)
-    launch = Launch(python, model, home / "run" / f"e-{secrets.token_hex(4)}", secrets.token_urlsafe(32))
+    directory = home / "run" / f"e-{secrets.token_hex(4)}"
+    launch = Launch(python, model, directory, secrets.token_urlsafe(32), platform="CpuPlatform")
     log = home / "logs" / "smol.log"
-    return await EngineProcess.start(
-        spec, VLLM(accelerator="cpu"), launch, run=home / "run", log=log, environ=os.environ
-    )
+    return await EngineProcess.start(spec, VLLM(), launch, run=home / "run", log=log, environ=os.environ)
 
 
 @pytest.mark.parametrize("end", ["stop", "kill the API server", "kill the shim"])
