@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,16 @@ def smollm2(engine_home: Path, engine_python: Path) -> Path:
         return await store.prepare(checkpoint, "hf", engine_python, silent, subject="model smollm2")
 
     return asyncio.run(fetch())
+
+
+@pytest.fixture(scope="session")
+def mlx_python(engine_home: Path) -> Path:
+    """An interpreter with MLX's CPU back end and mlx-lm, the reference for MLX checkpoints."""
+    pins = ("mlx==0.32.4", "mlx-cpu==0.32.4", "mlx-lm==0.32.2", "transformers==5.19.0")
+    venv = engine_home / "mlx"
+    done = venv / "installed"
+    if not done.exists() or done.read_text() != " ".join(pins):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
+        subprocess.run([str(venv / "bin" / "pip"), "install", "--quiet", *pins], check=True)
+        done.write_text(" ".join(pins))
+    return venv / "bin" / "python"

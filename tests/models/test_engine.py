@@ -72,14 +72,6 @@ def test_file_of_the_gguf_packages_writer_converts_to_its_own_values(engine_pyth
     assert all(found.values()), found
 
 
-@pytest.fixture(scope="session")
-def mlx_python() -> Path:
-    path = os.environ.get("APPLIANCE_TEST_MLX_PYTHON")
-    if not path:
-        pytest.skip("APPLIANCE_TEST_MLX_PYTHON names no interpreter with mlx and mlx-lm")
-    return Path(path)
-
-
 def test_mlx_directory_answers_in_mlx_lm_with_mixed_bits(store: Store, smollm2: Checkpoint, mlx_python: Path) -> None:
     directory = prepared(store, smollm2, "mlx", mlx_python)
     assert check(mlx_python, "mlx_answer", directory) == {"answer": PARIS, "bits": [8, 4], "groups": [32, 32]}
