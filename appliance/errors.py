@@ -10,6 +10,7 @@
     ├── ProvisionError            an engine environment could not be installed or is not what it should be
     ├── EngineError
     │   ├── StartupFailed         the same result every time: failed until the spec changes
+    │   ├── InsufficientMemory    not within the budget, as things are
     │   ├── EngineCrashed         may work next time: backoff
     │   └── NotReady              ask again later
     └── RequestError              the client's to mend; carries the HTTP status
@@ -63,6 +64,10 @@ class EngineError(ApplianceError):
 
 class StartupFailed(EngineError):
     """The engine never became ready and would fail the same way again."""
+
+
+class InsufficientMemory(EngineError):
+    """The engine would take more memory than the budget leaves."""
 
 
 class EngineCrashed(EngineError):

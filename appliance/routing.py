@@ -15,6 +15,8 @@ class Lease:
     """Counts one engine's requests in flight; an engine is stopped only when its lease has run out."""
 
     def __init__(self) -> None:
+        self.last_used = 0.0
+        """When the last request ended, on the event loop's clock; 0 before the first."""
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -29,6 +31,7 @@ class Lease:
 
     def release(self) -> None:
         self._in_flight -= 1
+        self.last_used = asyncio.get_running_loop().time()
         if self._in_flight == 0:
             self._idle.set()
 

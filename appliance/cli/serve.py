@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import structlog
 
 from appliance.config import models
@@ -56,6 +57,7 @@ class Appliance:
             desired, self._bring_up, generation=self._begin(desired, ()), published=self._port.publish
         )
         self._port.attach(self._reconciler)
+        self._reconciler.budget = budget(configuration.appliance.memory)
 
     def _desired(self, environments: Mapping[str, EnvironmentSpec]) -> Desired:
         identities = {backend: spec.identity for backend, spec in environments.items()}
@@ -87,6 +89,7 @@ class Appliance:
             environments = choose_environments(self._configuration.appliance, self._state)
             self._bring_up.configure(self._configuration.appliance, environments)
             self._port.configure(self._configuration.appliance)
+            self._reconciler.budget = budget(self._configuration.appliance.memory)
             desired = self._desired(environments)
             self._reconciler.desire(desired, generation=self._begin(desired, outcome.changes))
             self._log.info("reloaded", changes={change.path: change.cost.value for change in outcome.changes})
@@ -149,6 +152,13 @@ class Appliance:
             # Asked twice: the person wants out now. The shims stop the engines when this process is gone.
             os._exit(128 + number)
         self._stop.set()
+
+
+def budget(memory: models.Memory) -> int:
+    """Bytes that all engines together may take."""
+    if isinstance(memory.budget, float):
+        return int(memory.budget * psutil.virtual_memory().total)
+    return int(memory.budget)
 
 
 def choose_environments(appliance: models.Appliance, state: StateDirectory) -> dict[str, EnvironmentSpec]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from appliance.engines.diagnosis import diagnose
-from appliance.engines.driver import ArgumentProblem, Format, Launch
+from appliance.engines.driver import ArgumentProblem, Format, Launch, Shape
 from appliance.errors import ConfigError
 from appliance.plan.desired import EngineSpec
 
@@ -49,6 +49,9 @@ class Command:
     def env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:  # noqa: ARG002 - the Protocol's
         # The engine's key, under the names by which the servers that know such a variable know it.
         return {"VLLM_API_KEY": launch.key, "LLAMA_API_KEY": launch.key}
+
+    def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:  # noqa: ARG002 - the Protocol's
+        return shape.weights
 
     def health(self, spec: EngineSpec) -> str:
         return spec.health

@@ -37,6 +37,18 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """What a checkpoint's own files say about the memory it takes.
+
+    `weights` is in bytes, as stored. `cache_per_token` is the bytes of keys and values that one token of context takes
+    at two bytes a value, or None where the architecture does not say.
+    """
+
+    weights: int
+    cache_per_token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ArgumentProblem:
     """One key of `engine:` that the backend would not take; `hint` says what it would."""
 
@@ -69,6 +81,10 @@ class Driver(Protocol):
 
     def env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:
         """Variables to add to what an engine inherits. The spec's `env` wins over these."""
+        ...
+
+    def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:
+        """Bytes of main memory that the engine will take, or None where that cannot be told beforehand."""
         ...
 
     def health(self, spec: EngineSpec) -> str:

@@ -143,3 +143,15 @@ def _word(kind: str, value: Any) -> str:
 
 def _shown(value: Any) -> str:
     return json.dumps(value, default=str)
+
+
+def count(value: int | str) -> int:
+    """A number as vLLM's own parser reads it: `k`, `m`, `g`, `t` are decimal, `K`, `M`, `G`, `T` binary."""
+    if isinstance(value, int):
+        return value
+    number, suffix = value[:-1], value[-1]
+    if suffix in "kmgt":
+        return int(float(number) * 1000 ** ("kmgt".index(suffix) + 1))
+    if suffix in "KMGT":
+        return int(float(number) * 1024 ** ("KMGT".index(suffix) + 1))
+    return int(value)

@@ -17,6 +17,22 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Admit:
+    """Let this starting engine take its memory."""
+
+    engine: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Give this start up: its memory cannot be had."""
+
+    engine: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Send this engine nothing new and let what it has finish."""
 
@@ -40,4 +56,4 @@ class Forget:
     reason: str
 
 
-Action: TypeAlias = Start | Drain | Stop | Forget
+Action: TypeAlias = Start | Admit | Refuse | Drain | Stop | Forget

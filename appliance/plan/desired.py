@@ -49,8 +49,7 @@ class DesiredModel:
     drain_timeout: float = 300.0
     idle_unload: float | None = None
     probe: bool = True
-    strategy: Literal["surge", "recreate"] = "surge"
-    """Already decided: `auto` never reaches the planner."""
+    strategy: Literal["auto", "surge", "recreate"] = "auto"
 
 
 Desired = Mapping[str, DesiredModel]

@@ -40,6 +40,11 @@ class ObservedEngine:
     in_flight: int = 0
     retry_at: float | None = None
     drain_deadline: float | None = None
+    memory: int | None = None
+    """Bytes it takes, or will take once it is admitted; None while that is not known yet."""
+    admitted: bool = True
+    """Whether it may take them. An engine that is starting waits for this between its weights and its process."""
+    last_used: float = 0.0
 
     @property
     def alive(self) -> bool:
@@ -53,3 +58,5 @@ class Observed:
     engines: Mapping[str, ObservedEngine]
     wanted: frozenset[str] = frozenset()
     last_good: Mapping[str, EngineSpec] = field(default_factory=dict)
+    budget: int | None = None
+    """Bytes that all engines together may take; None where nothing bounds them."""

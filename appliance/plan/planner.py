@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from appliance.plan.actions import Action, Drain, Forget, Start, Stop
 from appliance.plan.desired import Desired, DesiredModel, EngineSpec
+from appliance.plan.memory import make_room
 from appliance.plan.observed import EngineState, Observed, ObservedEngine
 
 FIRST_RETRY = 1.0
@@ -17,12 +18,18 @@ _USEFUL = (EngineState.STARTING, EngineState.READY)
 def plan(desired: Desired, observed: Observed, *, now: float) -> tuple[Action, ...]:
     """The steps that are safe now; what they lead to is decided when it is observed."""
     # Stops before starts: two engines rarely fit in memory at once.
-    return (*_retire(desired, observed, now), *_launch(desired, observed, now))
+    return (
+        *_retire(desired, observed, now),
+        *_unload(desired, observed, now),
+        *make_room(desired, observed),
+        *_launch(desired, observed, now),
+    )
 
 
-def next_look(observed: Observed) -> float | None:
+def next_look(desired: Desired, observed: Observed) -> float | None:
     """The earliest time at which the plan changes by the clock alone, or None where only an event can change it."""
-    times = (time for engine in observed.engines.values() for time in (engine.retry_at, engine.drain_deadline))
+    times = [time for engine in observed.engines.values() for time in (engine.retry_at, engine.drain_deadline)]
+    times += [_unload_at(engine, desired) for engine in observed.engines.values()]
     return min((time for time in times if time is not None), default=None)
 
 
@@ -56,7 +63,7 @@ def _holds_the_fort(engine: ObservedEngine, desired: Desired, observed: Observed
     """Whether this engine of an outdated spec must go on serving.
 
     (1) Not when its model is gone, (2) nor when its successor is ready. (3) A successor that failed leaves it in place.
-    (4) Otherwise the strategy decides: `surge` keeps it until then, `recreate` gives its memory to the successor first.
+    (4) Otherwise the strategy decides: `recreate` gives its memory to the successor first, `auto` only where it must.
     """
     want = desired.get(engine.spec.model)
     if want is None:  # (1)
@@ -66,7 +73,7 @@ def _holds_the_fort(engine: ObservedEngine, desired: Desired, observed: Observed
         return False
     if any(_hopeless(e) for e in successors):  # (3)
         return True
-    return want.strategy == "surge"  # (4)
+    return want.strategy != "recreate"  # (4)
 
 
 def _restores(engine: ObservedEngine, desired: Desired, observed: Observed) -> bool:
@@ -78,6 +85,21 @@ def _restores(engine: ObservedEngine, desired: Desired, observed: Observed) -> b
 
 def _hopeless(engine: ObservedEngine) -> bool:
     return engine.state is EngineState.FAILED and engine.retry_at is None
+
+
+def _unload(desired: Desired, observed: Observed, now: float) -> Iterator[Action]:
+    for engine in sorted(observed.engines.values(), key=lambda engine: engine.id):
+        due = _unload_at(engine, desired)
+        if due is not None and now >= due:
+            yield Drain(engine.id, f"idle for {now - engine.last_used:.0f} s")
+
+
+def _unload_at(engine: ObservedEngine, desired: Desired) -> float | None:
+    """When this engine will have been idle for as long as its model allows."""
+    want = desired.get(engine.spec.model)
+    if want is None or want.idle_unload is None or engine.state is not EngineState.READY or engine.in_flight:
+        return None
+    return max(engine.last_used, engine.since) + want.idle_unload
 
 
 def _best(spec: EngineSpec, observed: Observed) -> str | None:
@@ -105,7 +127,8 @@ def _launch(desired: Desired, observed: Observed, now: float) -> Iterator[Action
         others = [engine for engine in siblings if engine.spec != want.spec and engine.alive]
         if want.strategy == "recreate" and others:
             continue
-        if reason := _start_reason(want, mine, bool(others) or name in observed.wanted, now):
+        seen = observed.last_good.get(name) == want.spec
+        if reason := _start_reason(want, mine, bool(others) or name in observed.wanted, seen, now):
             yield Start(want.spec, reason)
         elif (
             any(map(_hopeless, mine)) and not others and (last := observed.last_good.get(name)) not in (None, want.spec)
@@ -113,12 +136,12 @@ def _launch(desired: Desired, observed: Observed, now: float) -> Iterator[Action
             yield Start(last, "the new revision failed; restoring the last good one")
 
 
-def _start_reason(want: DesiredModel, mine: list[ObservedEngine], wanted: bool, now: float) -> str | None:
+def _start_reason(want: DesiredModel, mine: list[ObservedEngine], wanted: bool, seen: bool, now: float) -> str | None:
     """Why an engine must start now, or None.
 
     (1) One that serves, or soon will, is enough. (2) A start-up failure repeats itself: wait for another spec.
-    (3) A crash is tried again, but not before its time. (4) Otherwise the file asks for it, or a request, or the
-    engine that it replaces.
+    (3) A crash is tried again, but not before its time. (4) The file asks for it, unless it has been `seen` ready and
+    was unloaded since. (5) A request asks for it, or the engine that it replaces.
     """
     if any(engine.state in _USEFUL for engine in mine):  # (1)
         return None
@@ -127,6 +150,6 @@ def _start_reason(want: DesiredModel, mine: list[ObservedEngine], wanted: bool, 
         return None
     if failed:  # (3)
         return "crashed; trying again" if all(now >= (engine.retry_at or 0) for engine in failed) else None
-    if want.load == "startup":  # (4)
+    if want.load == "startup" and not (seen and want.idle_unload is not None):  # (4)
         return "declared with `load: startup`"
-    return "asked for" if wanted else None
+    return "asked for" if wanted else None  # (5)

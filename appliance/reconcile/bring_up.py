@@ -13,6 +13,7 @@ from appliance.config.models import Appliance
 from appliance.engines import driver_for
 from appliance.engines.driver import Driver, Launch
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
+from appliance.models.shape import shape
 from appliance.models.sources import parse_source
 from appliance.models.store import Store
 from appliance.plan.desired import DesiredModel, EngineSpec
@@ -55,8 +56,10 @@ class BringUp:
         with ExitStack() as held:
             environment = await self._environment(engine, held)
             model = await self._checkpoint(engine, driver, environment)
+            launch = self._launch(driver, environment, model)
+            await engine.ask_for_memory(driver.memory(engine.spec, launch, await asyncio.to_thread(shape, model)))
             self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
-            process = await self._start(engine.spec, driver, environment, model)
+            process = await self._start(engine.spec, driver, launch)
             try:
                 await process.wait_ready(timeout=want.ready_timeout, probe=want.probe)
             except BaseException:
@@ -90,10 +93,8 @@ class BringUp:
         python = environment.python if environment else None
         return await self._store.prepare(checkpoint, driver.format, python, report, subject=subject)
 
-    async def _start(
-        self, spec: EngineSpec, driver: Driver, environment: InstalledEnvironment | None, model: Path
-    ) -> EngineProcess:
-        launch = Launch(
+    def _launch(self, driver: Driver, environment: InstalledEnvironment | None, model: Path) -> Launch:
+        return Launch(
             python=environment.python if environment else None,
             platform=environment.platform if environment else "",
             model=model,
@@ -101,6 +102,8 @@ class BringUp:
             key=secrets.token_urlsafe(32),
             port=_free_port() if driver.transport == "tcp" else None,
         )
+
+    async def _start(self, spec: EngineSpec, driver: Driver, launch: Launch) -> EngineProcess:
         log = self._state.logs / f"{spec.model}.log"
         return await EngineProcess.start(spec, driver, launch, run=self._state.run, log=log, environ=self._environ)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, InsufficientMemory
 from appliance.plan.desired import EngineSpec
 from appliance.plan.observed import EngineState, ObservedEngine
 from appliance.process.engine_process import EngineProcess
@@ -18,6 +19,8 @@ class Engine:
     id: str
     spec: EngineSpec
     since: float
+    wake: Callable[[], None]
+    """Have the reconciler look again."""
     state: EngineState = EngineState.STARTING
     step: str = ""
     """What a starting engine is busy with, for people."""
@@ -26,9 +29,39 @@ class Engine:
     message: str = ""
     retry_at: float | None = None
     drain_deadline: float | None = None
+    memory: int | None = None
+    """Bytes: an estimate until the engine is ready, then what it was seen to take."""
     lease: Lease = field(default_factory=Lease)
     process: EngineProcess | None = None
     task: asyncio.Task[None] | None = None
+    watch: asyncio.Task[None] | None = None
+    hung: str = ""
+    """Why a ready engine is being killed."""
+    _admission: asyncio.Future[None] | None = None
+
+    async def ask_for_memory(self, memory: int | None) -> None:
+        """Wait until the reconciler lets it take this many bytes. Raises InsufficientMemory where it will not."""
+        self.memory = memory if memory is not None else 0
+        self._admission = asyncio.get_running_loop().create_future()
+        self.step = "waiting for memory"
+        self.wake()
+        await self._admission
+
+    def admit(self) -> None:
+        if self._admission is not None and not self._admission.done():
+            self._admission.set_result(None)
+
+    def refuse(self, reason: str) -> None:
+        if self._admission is not None and not self._admission.done():
+            self._admission.set_exception(InsufficientMemory(reason))
+
+    @property
+    def admitted(self) -> bool:
+        return self.state is not EngineState.STARTING or (self._admission is not None and self._admission.done())
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.state is EngineState.READY and not self.hung
 
     def enter(self, state: EngineState, *, now: float) -> None:
         self.state = state
@@ -49,6 +82,9 @@ class Engine:
             in_flight=self.lease.in_flight,
             retry_at=self.retry_at,
             drain_deadline=self.drain_deadline,
+            memory=self.memory,
+            admitted=self.admitted,
+            last_used=self.lease.last_used,
         )
 
     def status(self) -> dict[str, Any]:
@@ -60,6 +96,7 @@ class Engine:
             "backend": self.spec.backend,
             "pid": self.process.pid if self.process else None,
             "in_flight": self.lease.in_flight,
+            "memory": self.memory,
             "step": self.step or None,
             "reason": self.reason or None,
             "message": self.message or None,

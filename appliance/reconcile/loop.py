@@ -9,13 +9,16 @@ from typing import Any, assert_never
 
 import structlog
 
-from appliance.errors import ApplianceError, EngineCrashed, NotReady
-from appliance.plan.actions import Action, Drain, Forget, Start, Stop
+from appliance.errors import ApplianceError, EngineCrashed, InsufficientMemory, NotReady
+from appliance.plan.actions import Action, Admit, Drain, Forget, Refuse, Start, Stop
 from appliance.plan.desired import Desired, EngineSpec
 from appliance.plan.observed import EngineState, Observed
-from appliance.plan.planner import backoff, next_look, plan
+from appliance.plan.planner import LONGEST_RETRY, backoff, next_look, plan
+from appliance.process.memory import resident
+from appliance.process.engine_process import EngineProcess
 from appliance.reconcile.bring_up import BringUp
 from appliance.reconcile.engine import Engine
+from appliance.reconcile.liveness import hangs
 
 STOP_TIMEOUT = 10.0
 """Seconds from SIGTERM to SIGKILL. vLLM with nothing in flight is gone in half a second."""
@@ -38,6 +41,8 @@ class Reconciler:
         self._bring_up = bring_up
         self._published = published
         self._wanted: set[str] = set()
+        self.budget: int | None = None
+        """Bytes that all engines together may take."""
         self._crashes: dict[EngineSpec, int] = {}
         self._last_good: dict[str, EngineSpec] = {}
         self._ids = itertools.count(1)
@@ -56,7 +61,7 @@ class Reconciler:
                 self._apply(action, now)
             self.observed_generation = self.generation
             await self._announce()
-            await self._wait(next_look(self._snapshot()))
+            await self._wait(next_look(self.desired, self._snapshot()))
 
     def wake(self) -> None:
         self._wake.set()
@@ -78,11 +83,12 @@ class Reconciler:
     async def ready(self, model: str, *, timeout: float) -> Engine:
         """An engine of this model that takes requests; waits while one is on its way, and asks for it where none is."""
         try:
-            async with asyncio.timeout(timeout), self._changed:
+            deadline = self._now() + timeout
+            async with asyncio.timeout_at(deadline), self._changed:
                 self._wanted.add(model)
                 self.wake()
                 while (engine := self.serving(model)) is None:
-                    self._refuse_hopeless(model)
+                    self._refuse_hopeless(model, deadline)
                     await self._changed.wait()
                 return engine
         except TimeoutError:
@@ -90,7 +96,7 @@ class Reconciler:
 
     def serving(self, model: str) -> Engine | None:
         """The engine that this model's requests go to now: one of the desired spec, else the one it will replace."""
-        ready = [e for e in self.engines.values() if e.spec.model == model and e.state is EngineState.READY]
+        ready = [e for e in self.engines.values() if e.spec.model == model and e.takes_requests]
         want = self.desired.get(model)
         return min(ready, key=lambda e: (want is None or e.spec != want.spec, e.since), default=None)
 
@@ -106,6 +112,11 @@ class Reconciler:
             await self._changed.wait_for(lambda: self.generation != generation)
 
     @property
+    def taken(self) -> int:
+        """Bytes that engines hold or have been promised."""
+        return sum(e.memory or 0 for e in self.engines.values() if e.observe().alive and e.admitted)
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """What went wrong with the desired engines, one sentence each."""
         wanted = {want.spec for want in self.desired.values()}
@@ -116,15 +127,28 @@ class Reconciler:
         settled = (EngineState.READY, EngineState.FAILED)
         return any(engine.state not in settled for engine in self.engines.values())
 
-    def _refuse_hopeless(self, model: str) -> None:
+    def _refuse_hopeless(self, model: str, deadline: float) -> None:
         mine = [engine for engine in self.engines.values() if engine.spec.model == model]
         failed = [engine for engine in mine if engine.state is EngineState.FAILED]
         if self._stopping:
             raise NotReady("the appliance is stopping", retry_after=30.0)
-        if failed and not any(engine.state is EngineState.STARTING for engine in mine):
+        if failed and not self._coming(model, mine, deadline):
             retry_at = failed[-1].retry_at
             wait = None if retry_at is None else max(1.0, retry_at - self._now())
             raise NotReady(f"model `{model}` failed: {failed[-1].message}", retry_after=wait)
+
+    def _coming(self, model: str, mine: list[Engine], deadline: float) -> bool:
+        """Whether this model can be served before the deadline, as things are.
+
+        (1) An engine of it is on its way up, or on its way out and making room. (2) The next pass will start one.
+        (3) A crash will be tried again in time.
+        """
+        if any(engine.observe().alive for engine in mine):  # (1)
+            return True
+        steps = plan(self.desired, self._snapshot(), now=self._now())
+        if any(isinstance(step, Start) and step.spec.model == model for step in steps):  # (2)
+            return True
+        return any(engine.retry_at is not None and engine.retry_at < deadline for engine in mine)  # (3)
 
     # Observing
 
@@ -138,7 +162,7 @@ class Reconciler:
 
     def _snapshot(self) -> Observed:
         engines = {engine.id: engine.observe() for engine in self.engines.values()}
-        return Observed(engines=engines, wanted=frozenset(self._wanted), last_good=self._last_good)
+        return Observed(engines=engines, wanted=frozenset(self._wanted), last_good=self._last_good, budget=self.budget)
 
     def _notice_exit(self, engine: Engine, now: float) -> None:
         """Any exit of a ready engine that was not asked for is a crash, whatever its code."""
@@ -147,7 +171,7 @@ class Reconciler:
         crashes = 1 if now - engine.since > CALM else self._crashes.get(engine.spec, 0) + 1
         self._crashes[engine.spec] = crashes
         self.restarts[engine.spec.model] = self.restarts.get(engine.spec.model, 0) + 1
-        error = EngineCrashed(f"engine exited unasked: {engine.process.exited.result()}")
+        error = EngineCrashed(engine.hung or f"engine exited unasked: {engine.process.exited.result()}")
         engine.fail(error, now=now, retry_at=now + backoff(crashes))
         self._published()
         self._log.error("engine crashed", model=engine.spec.model, message=error.message, retry_in=backoff(crashes))
@@ -158,6 +182,10 @@ class Reconciler:
         match action:
             case Start(spec, reason):
                 self._start(spec, reason, now)
+            case Admit(id, _):
+                self.engines[id].admit()
+            case Refuse(id, reason):
+                self.engines[id].refuse(reason)
             case Drain(id, reason):
                 self._drain(self.engines[id], reason, now)
             case Stop(id, reason):
@@ -173,7 +201,7 @@ class Reconciler:
         traces = [e.id for e in self.engines.values() if e.spec == spec and e.state is EngineState.FAILED]
         for trace in traces:
             del self.engines[trace]
-        engine = Engine(id=f"{spec.model}-{spec.revision[:6]}-{next(self._ids)}", spec=spec, since=now)
+        engine = Engine(id=f"{spec.model}-{spec.revision[:6]}-{next(self._ids)}", spec=spec, since=now, wake=self.wake)
         self.engines[engine.id] = engine
         self._log.info("starting engine", model=spec.model, revision=spec.revision, reason=reason)
         self._spawn(engine, self._start_up(engine))
@@ -182,18 +210,33 @@ class Reconciler:
         model = engine.spec.model
         try:
             process = await self._bring_up(engine, self.desired[model])
+        except InsufficientMemory as error:
+            # Others may leave; what alone is beyond the budget never fits.
+            hopeless = engine.memory is not None and self.budget is not None and engine.memory > self.budget
+            engine.fail(error, now=self._now(), retry_at=None if hopeless else self._now() + LONGEST_RETRY)
+            self._log.error("engine refused", model=model, message=error.message)
         except ApplianceError as error:
             engine.fail(error, now=self._now())
             self._log.error("engine failed to start", model=model, reason=engine.reason, message=error.message)
         else:
             seconds = round(self._now() - engine.since, 1)
             engine.process = process
+            engine.memory = await asyncio.to_thread(resident, process.pid) or engine.memory
             engine.enter(EngineState.READY, now=self._now())
             self._last_good[model] = engine.spec
             process.exited.add_done_callback(lambda _: self.wake())
+            engine.watch = asyncio.create_task(self._guard(engine, self._watch(engine, process)))
             self._log.info("engine ready", model=model, pid=process.pid, seconds=seconds)
         self._wanted.discard(model)
         self._published()
+
+    async def _watch(self, engine: Engine, process: EngineProcess) -> None:
+        """Until the engine is gone. One that hangs has crashed without knowing it, and is killed with what it holds."""
+        if await hangs(process):
+            engine.hung = "engine hung: it did not answer its health check"
+            self._published()
+            self._log.error("engine hangs; killing it", engine=engine.id, in_flight=engine.lease.in_flight)
+            await process.stop(timeout=0)
 
     def _drain(self, engine: Engine, reason: str, now: float) -> None:
         engine.enter(EngineState.DRAINING, now=now)

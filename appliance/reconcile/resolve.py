@@ -40,7 +40,7 @@ def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[
         drain_timeout=model.rollout.drain_timeout.total_seconds(),
         idle_unload=model.idle_unload.total_seconds() if model.idle_unload else None,
         probe=model.rollout.probe,
-        strategy="recreate" if model.rollout.strategy == "recreate" else "surge",
+        strategy=model.rollout.strategy,
     )
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
-
-import psutil
 
 from appliance import __version__
 from appliance.plan.observed import EngineState
@@ -27,6 +25,7 @@ def status(reconciler: Reconciler, configuration: Configuration, *, address: str
         "address": address,
         "generation": reconciler.generation,
         "observed_generation": reconciler.observed_generation,
+        "memory": {"budget": reconciler.budget, "taken": reconciler.taken},
         "ready": all(_serves_or_sleeps(reconciler, name) for name in reconciler.desired),
         "models": [_model(reconciler, name, now) for name in sorted(reconciler.desired)],
     }
@@ -49,9 +48,7 @@ def _model(reconciler: Reconciler, name: str, now: float) -> dict[str, Any]:
         "state": (current.state if current else EngineState.STOPPED).value,
         "restarts": reconciler.restarts.get(name, 0),
         "conditions": [*_conditions(reconciler, name, engines, now)],
-        "engines": [
-            {**engine.status(), "memory": _memory(engine), "age": round(now - engine.since, 1)} for engine in engines
-        ],
+        "engines": [{**engine.status(), "age": round(now - engine.since, 1)} for engine in engines],
     }
 
 
@@ -91,20 +88,3 @@ def _condition(kind: str, value: bool, reason: str, message: str, age: float) ->
         "message": message,
         "since": since.isoformat(timespec="seconds"),
     }
-
-
-def _memory(engine: Engine) -> int | None:
-    """Resident bytes of the engine's whole process tree, or None where it is gone."""
-    if engine.process is None or not engine.process.pid:
-        return None
-    try:
-        root = psutil.Process(engine.process.pid)
-        return sum(int(process.memory_info().rss) for process in (root, *root.children(recursive=True)))
-    except psutil.Error:
-        return None
-
-
-def summary(status: Mapping[str, Any]) -> str:
-    """One line for a person who asked how it goes."""
-    ready = sum(model["ready"] for model in status["models"])
-    return f"{ready} of {len(status['models'])} models ready at http://{status['address']}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.plan.actions import Action, Drain, Forget, Start, Stop
+from appliance.plan.actions import Action, Admit, Drain, Forget, Refuse, Start, Stop
 from appliance.plan.desired import Desired, DesiredModel, EngineSpec
 from appliance.plan.observed import EngineState, Observed, ObservedEngine
 from appliance.plan.planner import LONGEST_RETRY, backoff, next_look, plan
@@ -102,7 +102,7 @@ def test_a_change_during_a_rollout_supersedes_it() -> None:
 def test_a_crash_is_retried_when_its_backoff_ends_and_not_before() -> None:
     crashed = engine(A1, EngineState.FAILED, retry_at=NOW + 5)
     assert plan(desired(A1), observed(crashed), now=NOW) == ()
-    assert next_look(observed(crashed)) == NOW + 5
+    assert next_look(desired(A1), observed(crashed)) == NOW + 5
     assert kinds(plan(desired(A1), observed(crashed), now=NOW + 5)) == [("Start", "a")]
 
 
@@ -123,6 +123,19 @@ def test_a_busy_engine_is_stopped_only_when_its_drain_deadline_has_passed() -> N
 def test_backoff_doubles_up_to_its_ceiling() -> None:
     assert [backoff(crashes) for crashes in (1, 2, 3, 4)] == [1, 2, 4, 8]
     assert backoff(10_000) == LONGEST_RETRY
+
+
+def test_an_idle_model_is_unloaded_in_its_time_and_comes_back_only_when_asked_for() -> None:
+    want = {"a": DesiredModel(A1, idle_unload=60)}
+    ready = engine(A1, EngineState.READY, last_used=NOW)
+    assert plan(want, observed(ready), now=NOW + 59) == ()
+    assert next_look(want, observed(ready)) == NOW + 60
+    assert kinds(plan(want, observed(ready), now=NOW + 60)) == [("Drain", ready.id)]
+    assert plan(want, observed(replace(ready, in_flight=1)), now=NOW + 60) == ()
+    unloaded = replace(observed(), last_good={"a": A1})
+    assert plan(want, unloaded, now=NOW + 61) == ()
+    assert kinds(plan(want, replace(unloaded, wanted=frozenset({"a"})), now=NOW + 61)) == [("Start", "a")]
+    assert kinds(plan(want, observed(), now=NOW)) == [("Start", "a")]
 
 
 specs = st.sampled_from([A1, A2, B1])
@@ -200,6 +213,10 @@ def applied(world: Observed, actions: tuple[Action, ...]) -> Observed:
                 engines[key] = replace(engines[key], state=EngineState.DRAINING, drain_deadline=NOW + 100)
             case Stop(key, _):
                 engines[key] = replace(engines[key], state=EngineState.STOPPED)
+            case Admit(key, _):
+                engines[key] = replace(engines[key], admitted=True)
+            case Refuse(key, _):
+                engines[key] = replace(engines[key], state=EngineState.FAILED)
             case Forget(key, _):
                 del engines[key]
     for key, e in engines.items():
