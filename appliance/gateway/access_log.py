@@ -8,6 +8,9 @@ from typing import Any
 from appliance.gateway.call import Call
 from appliance.gateway.health import PATHS
 
+CLIENT_GONE = 499
+"""nginx's word for a request whose client left before it was answered."""
+
 
 def write(log: Any, call: Call) -> None:
     """`log` is a structlog logger. Nothing here may hold a key or a word of a prompt."""
@@ -15,7 +18,7 @@ def write(log: Any, call: Call) -> None:
     fields = {
         "method": call.method,
         "path": call.path,
-        "status": call.status,
+        "status": call.status or CLIENT_GONE,
         "model": call.model,
         "revision": call.revision,
         "key": call.key.name if call.key else None,

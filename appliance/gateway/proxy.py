@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from starlette.types import Receive
@@ -14,6 +15,7 @@ from appliance.errors import ApplianceError, RequestError
 from appliance.gateway import body as bodies
 from appliance.gateway.auth import allows
 from appliance.gateway.call import Call
+from appliance.gateway.connection import Connection, EngineGone
 from appliance.gateway.errors import (
     Header,
     engine_failed,
@@ -24,7 +26,7 @@ from appliance.gateway.errors import (
 )
 from appliance.gateway.port import Port
 from appliance.gateway.rename import Rename
-from appliance.gateway.upstream import Connection, EngineGone, Unreachable, Upstream, request_head
+from appliance.gateway.upstream import Unreachable, Upstream, request_head
 from appliance.routing import Route
 
 FORWARDED = (b"traceparent", b"tracestate")
@@ -49,6 +51,9 @@ DROPPED = frozenset(
 """The engine's headers that a client doesn't see: hop by hop, or said by the gateway itself."""
 
 ERROR_LIMIT = 64 * 1024
+PATIENCE = 5.0
+"""Seconds that an engine may refuse connections before its clients hear of it: a crash is noticed within one."""
+RECONNECT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +76,24 @@ class Proxy:
         request = bodies.parse(body)
         watch = _watch(call, receive)
         try:
+            await self._send(call, target, request, body)
+        finally:
+            watch.cancel()
+
+    async def _send(self, call: Call, target: Target, request: dict[str, Any], body: bytes) -> None:
+        """To an engine that takes it. One that has crashed is routed to until that is noticed: it has seen nothing."""
+        give_up = perf_counter() + PATIENCE
+        while True:
             route = await self._route(call, request["model"])
             route.lease.acquire()
             try:
-                await self._exchange(call, route, target, request, body)
+                return await self._exchange(call, route, target, request, body)
+            except Unreachable as error:
+                if perf_counter() > give_up:
+                    raise engine_unavailable(route.model) from error
             finally:
                 route.lease.release()
-        finally:
-            watch.cancel()
+            await asyncio.sleep(RECONNECT)
 
     async def _route(self, call: Call, name: str) -> Route:
         """An engine that takes this request. Nothing may be awaited between a ready snapshot and its lease."""
@@ -100,8 +115,8 @@ class Proxy:
         head = request_head(target.path, _headers(call, route), len(body))
         try:
             connection = await self._upstream.request(_address(route), head, body)
-        except Unreachable as error:
-            raise engine_unavailable(route.model) from error
+        except Unreachable:
+            raise
         except EngineGone as error:
             raise engine_failed(route.model) from error
         try:
@@ -163,22 +178,16 @@ async def _relay(call: Call, connection: Connection, rename: Rename | None, rout
     try:
         if call.streaming:
             headers.append((b"x-accel-buffering", b"no"))
-            await call.start(connection.status, headers)
-            await (connection.pour(call.write) if rename is None else _stream_renamed(call, connection, rename))
-        elif rename is None:
+        if rename is None:
             await call.start(connection.status, headers)
             await connection.pour(call.write)
+        elif call.streaming:
+            await call.start(connection.status, headers)
+            await _stream_renamed(call, connection, rename)
         else:
             await _answer_renamed(call, connection, rename, headers)
     except EngineGone as error:
         raise engine_failed(route.model) from error
-
-
-async def _stream(call: Call, connection: Connection) -> None:
-    # The hot path: one read, one write, and the end goes out with the last bytes.
-    while not call.ended:
-        data = await connection.read()
-        await call.write(data, more=not connection.complete)
 
 
 async def _stream_renamed(call: Call, connection: Connection, rename: Rename) -> None:

@@ -1,192 +1,21 @@
-"""A minimal HTTP/1.1 client for engines, over a unix socket or loopback TCP.
-
-Of the CPU that a stream of 100 events took when each came alone, aiohttp's client was a third; here it is system calls.
-"""
+"""The gateway's connections to its engines, over unix sockets or loopback TCP."""
 
 from __future__ import annotations
 
 import asyncio
-import types
 from collections import defaultdict
-from collections.abc import Awaitable, Generator, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Mapping
 
-import httptools
+from appliance.gateway.connection import Connection, EngineGone
 
 Address = str | int
 """The path of a unix socket, or a port on 127.0.0.1."""
 
 CONNECT_TIMEOUT = 5.0
-IDLE = 3.0
-"""Seconds that an idle connection stays usable. vLLM closes its own after five."""
-HIGH_WATER = 256 * 1024
-"""Bytes that may wait for a slow client before the engine is no longer read."""
-
-
-class EngineGone(Exception):
-    """The engine ended the connection before its answer was complete."""
 
 
 class Unreachable(EngineGone):
     """The engine does not accept connections."""
-
-
-class Write(Protocol):
-    def __call__(self, body: bytes, *, more: bool) -> Awaitable[None]: ...
-
-
-class Connection(asyncio.Protocol):
-    """One connection, one exchange at a time: `request`, then `read` until `complete`."""
-
-    def __init__(self, idle: list[Connection]) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = True
-        self.idle_since = 0.0
-        self._idle = idle
-        self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport
-        self._pieces: list[bytes] = []
-        self._buffered = 0
-        self._write: Write | None = None
-        self._unfinished: Awaitable[None] | None = None
-        self._poured = False
-        self._paused = False
-        self._reusable = False
-        self._begun = False
-        self._closed = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def request(self, head: bytes, body: bytes) -> None:
-        """Send a request and wait for the final status and headers."""
-        self.status, self.headers = 0, []
-        self.complete = self._begun = self._poured = False
-        self._transport.writelines((head, body))
-        while not self._begun:
-            await self._wait()
-
-    async def read(self) -> bytes:
-        """What has arrived of the body since the last call; nothing only once it is complete."""
-        while not self._pieces and not self.complete:
-            await self._wait()
-        return self._take()
-
-    async def pour(self, write: Write) -> None:
-        """Hand the body to `write` as it arrives, until it is complete.
-
-        Writes are begun where the bytes come in, without waking the task that waits here, which is a quarter of the
-        cost of an event. One that has to wait for a slow client is finished by the task.
-        """
-        self._write = write
-        self._push()
-        try:
-            while not self._poured:
-                if self._unfinished is None:
-                    await self._wait()
-                else:
-                    await self._unfinished
-                    self._unfinished = None
-                    self._push()
-        finally:
-            self._write = None
-
-    def _push(self) -> None:
-        if self._write is None or self._unfinished is not None or not (self._pieces or self.complete):
-            return
-        self._poured = self.complete
-        self._unfinished = _begin(self._write(self._take(), more=not self.complete))
-
-    def _take(self) -> bytes:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._buffered = 0
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-        return data
-
-    def release(self) -> None:
-        """Back to the pool after a complete exchange; otherwise closed at once, which aborts the generation."""
-        if self.complete and not self._closed and self._reusable:
-            self.idle_since = self._loop.time()
-            self._idle.append(self)
-        else:
-            self._transport.abort()
-
-    def close(self) -> None:
-        self._transport.abort()
-
-    @property
-    def usable(self) -> bool:
-        return not self._transport.is_closing() and self._loop.time() - self.idle_since < IDLE
-
-    async def _wait(self) -> None:
-        if self._closed:
-            raise EngineGone
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._transport.abort()
-            return
-        if self._write is None:
-            self._wake()
-        elif self._unfinished is None:
-            self._push()
-            if self._poured or self._unfinished is not None:
-                self._wake()
-        if self._buffered > HIGH_WATER and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
-        if exc is None and self._begun and not self._framed():
-            self.complete = True
-        if self in self._idle:
-            self._idle.remove(self)
-        self._push()
-        self._wake()
-
-    def _framed(self) -> bool:
-        return any(name in {b"content-length", b"transfer-encoding"} for name, _ in self.headers)
-
-    # httptools callbacks
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if self.status < 200:
-            self.headers = []
-        else:
-            self._begun = True
-
-    def on_body(self, body: bytes) -> None:
-        self._pieces.append(body)
-        self._buffered += len(body)
-
-    def on_message_complete(self) -> None:
-        self.complete = self._begun
-        # Only here: the parser has forgotten the message's headers when this call is over.
-        self._reusable = self._parser.should_keep_alive()
 
 
 class Upstream:
@@ -233,25 +62,6 @@ class Upstream:
         except OSError as error:  # TimeoutError is one
             raise Unreachable(str(error)) from error
         return connection
-
-
-def _begin(write: Awaitable[None]) -> Awaitable[None] | None:
-    """Run as far as it gets at once; what is left of it, if anything, is to be awaited by a task."""
-    steps = write.__await__()
-    try:
-        waits_for = next(steps)
-    except StopIteration:
-        return None
-    return _rest(steps, waits_for)
-
-
-@types.coroutine
-def _rest(steps: Generator[Any, None, None], waits_for: Any) -> Generator[Any, None, None]:
-    try:
-        yield waits_for
-        yield from steps
-    finally:
-        steps.close()
 
 
 async def _exchange(connection: Connection, head: bytes, body: bytes) -> Connection:

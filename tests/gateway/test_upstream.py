@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.gateway.upstream import EngineGone, Unreachable, Upstream
+from appliance.gateway.connection import EngineGone
+from appliance.gateway.upstream import Unreachable, Upstream
 
 REQUEST = b"POST /x HTTP/1.1\r\nhost: engine\r\ncontent-length: 2\r\n\r\n"
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -118,6 +119,30 @@ def test_every_framing_is_understood(where: Path, pieces: tuple[bytes, ...], clo
 def test_an_answer_that_breaks_off_is_an_engine_gone(where: Path, pieces: tuple[bytes, ...]) -> None:
     with pytest.raises(EngineGone):
         ask(where, answering(*pieces, close=True))
+
+
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next(where: Path) -> None:
+    hello = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+    strays: list[asyncio.StreamWriter] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        strays.append(writer)
+        await hello(reader, writer)
+
+    async def check(body: bytes, *, more: bool) -> None:
+        assert body == b"hello"
+
+    async def main() -> None:
+        async with scripted(where, script) as upstream:
+            for _ in range(2):
+                connection = await upstream.request(str(where), REQUEST, b"{}")
+                await connection.pour(check)
+                connection.release()
+                strays[-1].write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray")
+                while connection.usable:  # noqa: ASYNC110 - the connection has no event for it
+                    await asyncio.sleep(0.001)
+
+    asyncio.run(main())
 
 
 def test_nobody_listening_is_told_apart(where: Path) -> None:
