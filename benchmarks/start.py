@@ -4,7 +4,7 @@
 
 Both run the same weights in the same engine environment, which must be there already (`appliance env install`,
 `appliance pull`), with bytecode compiled for both. Stock runs twice: with vLLM's own defaults, and with the engine
-arguments that the appliance passes. A figure is the median; the ratios are within one run, so a noisy machine moves both.
+arguments that the appliance passes. Figures are medians; the ratios are within one run, so noise moves both sides.
 """
 
 from __future__ import annotations

@@ -113,6 +113,22 @@ def down() -> None:
 
 
 @app.command()
+def plan(
+    file: File = None,
+    json: Json = False,
+    detailed_exitcode: Annotated[
+        bool,
+        typer.Option("--detailed-exitcode", help="Exit 2 where something would change."),
+    ] = False,
+) -> None:
+    """What saving the file as it is now would do, with the cost of each change. Nothing is done."""
+    from appliance.cli.plan import plan
+
+    if not plan(file, as_json=json) and detailed_exitcode:
+        raise typer.Exit(2)
+
+
+@app.command()
 def apply(json: Json = False) -> None:
     """Read the file again now, as saving it does, and say what that changed."""
     from appliance.cli.inspect import apply

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import structlog
 
 from appliance.config import models
 from appliance.environments.provision import Environments, EnvironmentSpec
+from appliance.errors import ConfigError
 from appliance.gateway.admin import create_admin_app
 from appliance.gateway.app import create_app
 from appliance.gateway.server import bind, serving
@@ -29,6 +31,7 @@ from appliance.reconcile.configuration import Configuration, Outcome
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.port import Port
+from appliance.reconcile.preview import preview
 from appliance.reconcile.resolve import backend_of, resolve
 from appliance.reconcile.status import status
 from appliance.reconcile.watch import saves
@@ -95,6 +98,21 @@ class Appliance:
             self._log.info("reloaded", changes={change.path: change.cost.value for change in outcome.changes})
         return outcome
 
+    async def preview(self) -> Mapping[str, Any]:
+        """What `reload` would do."""
+        try:
+            after = await asyncio.to_thread(self._configuration.peek)
+        except ConfigError as error:
+            return {"problem": error.message, "changes": [], "actions": [], "memory": {}}
+        identities = {backend: spec.identity for backend, spec in choose_environments(after, self._state).items()}
+        desired = resolve(after, environments=identities, base=self._configuration.base)
+        estimates = {
+            want.spec: await asyncio.to_thread(self._bring_up.estimate, want.spec) for want in desired.values()
+        }
+        now = asyncio.get_running_loop().time()
+        observed = replace(self._reconciler.snapshot(), budget=budget(after.memory))
+        return {"problem": None} | preview(self._configuration.appliance, after, desired, observed, estimates, now=now)
+
     async def run(self, *, watch: bool, on_settled: Callable[[Mapping[str, Any]], None]) -> None:
         """Serve until `stop` is called or a signal asks for it; `on_settled` hears once how the start went."""
         server = self._configuration.appliance.server
@@ -102,7 +120,7 @@ class Appliance:
         self._address = "{}:{}".format(*listener.getsockname()[:2])
         self._listen_to_signals()
         app = create_app(self._port, max_body=server.max_body, loopback=server.loopback)
-        admin = create_admin_app(self.status, self.stop, self.reload)
+        admin = create_admin_app(self.status, self.stop, self.reload, self.preview)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(serving(admin, [self._control_listener()], close_timeout=CLOSE_TIMEOUT))
             await stack.enter_async_context(serving(app, [listener], close_timeout=CLOSE_TIMEOUT))

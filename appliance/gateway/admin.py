@@ -24,7 +24,10 @@ class Outcome(Protocol):
 
 
 def create_admin_app(
-    status: Callable[[], Mapping[str, Any]], stop: Callable[[], None], apply: Callable[[], Awaitable[Outcome]]
+    status: Callable[[], Mapping[str, Any]],
+    stop: Callable[[], None],
+    apply: Callable[[], Awaitable[Outcome]],
+    plan: Callable[[], Awaitable[Mapping[str, Any]]],
 ) -> Starlette:
     """`stop` is asked for, not waited for: the caller sees the socket close when it is done."""
 
@@ -40,9 +43,13 @@ def create_admin_app(
         changes = [{"path": change.path, "cost": change.cost} for change in outcome.changes]
         return JSONResponse({"problem": outcome.problem, "changes": changes})
 
+    async def get_plan(_: Request) -> Response:
+        return JSONResponse(await plan())
+
     return Starlette(
         routes=[
             Route("/admin/v1/status", get_status, methods=["GET"]),
+            Route("/admin/v1/plan", get_plan, methods=["GET"]),
             Route("/admin/v1/stop", post_stop, methods=["POST"]),
             Route("/admin/v1/apply", post_apply, methods=["POST"]),
         ]

@@ -132,11 +132,14 @@ class EngineProcess:
             self._shim.kill()  # it hangs; its guard does the rest
             await asyncio.shield(self.exited)
 
+    async def healthy(self, *, timeout: float) -> bool:
+        """Whether it answers its health check within this many seconds."""
+        return await probe.healthy(self.address, self._driver.health(self.spec), timeout=timeout)
+
     # Readiness
 
     async def _healthy(self) -> None:
-        path = self._driver.health(self.spec)
-        while not await probe.healthy(self.address, path, timeout=_HEALTH_TIMEOUT):  # noqa: ASYNC110 - no event tells
+        while not await self.healthy(timeout=_HEALTH_TIMEOUT):  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(_HEALTH_INTERVAL)
 
     async def _generate(self, timeout: float) -> str | None:

@@ -50,6 +50,15 @@ class BringUp:
         token = appliance.huggingface.token
         self._store = Store(self._state.models, token=token.get_secret_value() if token else None)
 
+    def estimate(self, spec: EngineSpec) -> int | None:
+        """Bytes that an engine of this spec would take, as far as what is on this machine tells. Touches the disk."""
+        driver = driver_for(spec.backend, self._appliance)
+        checkpoint = self._store.find(parse_source(spec.source, base=Path("/")))
+        environment = self._environments.find(self._specs[spec.backend]) if spec.backend in self._specs else None
+        if checkpoint is None or (spec.backend in self._specs and environment is None):
+            return None
+        return driver.memory(spec, self._launch(driver, environment, checkpoint.path), shape(checkpoint.path))
+
     async def __call__(self, engine: Engine, want: DesiredModel) -> EngineProcess:
         """A ready engine process. Raises an ApplianceError that says which step failed and why."""
         driver = driver_for(engine.spec.backend, self._appliance)

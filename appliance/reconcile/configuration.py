@@ -51,6 +51,10 @@ class Configuration:
         """Fields whose new value only a new control process will use."""
         return tuple(change.path for change in changes(self._booted, self.appliance) if change.cost is Cost.PROCESS)
 
+    def peek(self) -> Appliance:
+        """What `reload` would put in force. Raises ConfigError."""
+        return self._read().appliance
+
     def reload(self) -> Outcome:
         """Read every source again. Touches the disk, so call it off the event loop."""
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Any, Protocol
 
 INTERVAL = 5.0
 """Seconds between two health checks that went well."""
@@ -12,12 +12,12 @@ RETRY = 1.0
 TIMEOUT = 10.0
 """Seconds that one check may take. An engine answers in milliseconds; a machine that swaps needs seconds."""
 FAILURES = 3
-"""Checks in a row that must fail: killing a living engine would cost more than finding a dead one half a minute late."""
+"""Checks in a row that must fail: killing a living engine costs more than finding a dead one half a minute late."""
 
 
 class Watched(Protocol):
     @property
-    def exited(self) -> asyncio.Future[object]: ...
+    def exited(self) -> asyncio.Future[Any]: ...
 
     async def healthy(self, *, timeout: float) -> bool: ...
 

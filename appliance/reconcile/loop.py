@@ -14,8 +14,8 @@ from appliance.plan.actions import Action, Admit, Drain, Forget, Refuse, Start, 
 from appliance.plan.desired import Desired, EngineSpec
 from appliance.plan.observed import EngineState, Observed
 from appliance.plan.planner import LONGEST_RETRY, backoff, next_look, plan
-from appliance.process.memory import resident
 from appliance.process.engine_process import EngineProcess
+from appliance.process.memory import resident
 from appliance.reconcile.bring_up import BringUp
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.liveness import hangs
@@ -61,7 +61,7 @@ class Reconciler:
                 self._apply(action, now)
             self.observed_generation = self.generation
             await self._announce()
-            await self._wait(next_look(self.desired, self._snapshot()))
+            await self._wait(next_look(self.desired, self.snapshot()))
 
     def wake(self) -> None:
         self._wake.set()
@@ -72,6 +72,37 @@ class Reconciler:
         self.generation = generation
         self._published()
         self.wake()
+
+    async def adopt(self, process: EngineProcess) -> None:
+        """Take over a ready engine of an earlier control process. To be done before `run`, whose plan counts on it."""
+        spec = process.spec
+        # Its directory's name is unique, and unlike a number of ours.
+        id_ = f"{spec.model}-{spec.revision[:6]}-{process.launch.directory.name.removeprefix('e-')}"
+        engine = self.engines[id_] = Engine(id=id_, spec=spec, since=self._now(), wake=self.wake)
+        await self._enlist(engine, process)
+        if any(spec == want.spec for want in self.desired.values()):
+            self._last_good[spec.model] = spec  # of another spec we do not know enough to start it again
+        self._wanted.discard(spec.model)
+        self._log.info("engine adopted", model=spec.model, revision=spec.revision, pid=process.pid)
+        self._published()
+
+    async def hand_over(self, *, grace: float) -> None:
+        """Leave ready engines, for so many seconds, to the next control process; stop the others.
+
+        Nothing may be in flight any more: the streams would end with this process.
+        """
+        self._stopping = True
+        self.wake()
+        await asyncio.gather(*(self._leave(engine, grace) for engine in self.engines.values()))
+        await self._announce()
+
+    async def _leave(self, engine: Engine, grace: float) -> None:
+        if engine.process is None or not engine.takes_requests:
+            await self._end(engine)
+            return
+        if engine.watch is not None:
+            engine.watch.cancel()
+        await engine.process.leave(grace=grace)
 
     async def shut_down(self) -> None:
         """Drain every engine within its own deadline, then stop it; nothing new is started."""
@@ -145,7 +176,7 @@ class Reconciler:
         """
         if any(engine.observe().alive for engine in mine):  # (1)
             return True
-        steps = plan(self.desired, self._snapshot(), now=self._now())
+        steps = plan(self.desired, self.snapshot(), now=self._now())
         if any(isinstance(step, Start) and step.spec.model == model for step in steps):  # (2)
             return True
         return any(engine.retry_at is not None and engine.retry_at < deadline for engine in mine)  # (3)
@@ -158,9 +189,9 @@ class Reconciler:
     def _observe(self, now: float) -> Observed:
         for engine in self.engines.values():
             self._notice_exit(engine, now)
-        return self._snapshot()
+        return self.snapshot()
 
-    def _snapshot(self) -> Observed:
+    def snapshot(self) -> Observed:
         engines = {engine.id: engine.observe() for engine in self.engines.values()}
         return Observed(engines=engines, wanted=frozenset(self._wanted), last_good=self._last_good, budget=self.budget)
 
@@ -220,15 +251,18 @@ class Reconciler:
             self._log.error("engine failed to start", model=model, reason=engine.reason, message=error.message)
         else:
             seconds = round(self._now() - engine.since, 1)
-            engine.process = process
-            engine.memory = await asyncio.to_thread(resident, process.pid) or engine.memory
-            engine.enter(EngineState.READY, now=self._now())
+            await self._enlist(engine, process)
             self._last_good[model] = engine.spec
-            process.exited.add_done_callback(lambda _: self.wake())
-            engine.watch = asyncio.create_task(self._guard(engine, self._watch(engine, process)))
             self._log.info("engine ready", model=model, pid=process.pid, seconds=seconds)
         self._wanted.discard(model)
         self._published()
+
+    async def _enlist(self, engine: Engine, process: EngineProcess) -> None:
+        engine.process = process
+        engine.memory = await asyncio.to_thread(resident, process.pid) or engine.memory
+        engine.enter(EngineState.READY, now=self._now())
+        process.exited.add_done_callback(lambda _: self.wake())
+        engine.watch = asyncio.create_task(self._guard(engine, self._watch(engine, process)))
 
     async def _watch(self, engine: Engine, process: EngineProcess) -> None:
         """Until the engine is gone. One that hangs has crashed without knowing it, and is killed with what it holds."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from appliance.config.models import Appliance, Key, Model
+from appliance.errors import NotReady
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.loop import Reconciler
 from appliance.routing import Route, Routing
 
 HOLD = 60.0
 """Seconds that a request may wait for its model to come up: within what proxies and SDKs wait for."""
+
+HELD = 1024
+"""Requests that may wait for one model at once: each holds its body in memory."""
 
 
 class Port:
@@ -21,6 +26,7 @@ class Port:
         self._status = status
         self._reconciler: Reconciler | None = None
         self._routing = Routing()
+        self._held: Counter[str] = Counter()
         self.configure(appliance)
 
     def configure(self, appliance: Appliance) -> None:
@@ -50,7 +56,13 @@ class Port:
         """A route to this model's engine, waiting for one that is on its way. Raises NotReady."""
         if self._reconciler is None:
             raise RuntimeError("the port was used before it was attached")
-        return self._route(await self._reconciler.ready(model, timeout=HOLD))
+        if self._held[model] >= HELD:
+            raise NotReady(f"{HELD} requests wait for model `{model}` already", retry_after=HOLD / 2)
+        self._held[model] += 1
+        try:
+            return self._route(await self._reconciler.ready(model, timeout=HOLD))
+        finally:
+            self._held[model] -= 1
 
     def status(self) -> Mapping[str, Any]:
         return self._status()

@@ -1,0 +1,61 @@
+"""`plan`: what saving the file as it is now would do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from appliance.cli import output
+from appliance.cli.control import NotRunning, ask
+from appliance.cli.loading import read
+from appliance.errors import ConfigError
+from appliance.state import StateDirectory
+
+
+def plan(file: Path | None, *, as_json: bool) -> bool:
+    """Print the plan; True where it is empty."""
+    try:
+        answer = ask(StateDirectory.locate(os.environ), "GET", "/admin/v1/plan")
+    except NotRunning:
+        answer = _from_nothing(file)
+    if answer["problem"]:
+        raise ConfigError(answer["problem"], hint="what runs would stay as it is")
+    if as_json:
+        output.as_json(answer)
+    else:
+        _show(answer)
+    return not answer["changes"] and not answer["actions"]
+
+
+def _from_nothing(file: Path | None) -> dict[str, Any]:
+    """No appliance runs: everything that loads at startup would be started."""
+    output.note("no appliance is running; this is what `appliance up` would do")
+    models = read(file).appliance.models
+    started = [name for name, model in models.items() if model.load == "startup"]
+    actions = [{"action": "start", "model": name, "reason": "declared with `load: startup`"} for name in started]
+    return {"problem": None, "changes": [], "actions": actions, "memory": {}}
+
+
+def _show(answer: dict[str, Any]) -> None:
+    if not answer["changes"] and not answer["actions"]:
+        output.note("nothing to do: the file is in force")
+        return
+    output.table(
+        ("CHANGE", "COST", "BEFORE", "AFTER"),
+        ((c["path"], c["cost"], _value(c["before"]), _value(c["after"])) for c in answer["changes"]),
+    )
+    output.table(
+        ("ACTION", "MODEL", "IN FLIGHT", "REASON"),
+        ((a["action"], a["model"], str(a.get("in_flight", "-")), a["reason"]) for a in answer["actions"]),
+    )
+    memory = answer["memory"]
+    if memory:
+        sizes = {name: output.size(memory[name]) for name in ("now", "peak", "after", "budget")}
+        output.data("memory\t" + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+
+
+def _value(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
