@@ -32,7 +32,7 @@ class OneEngine:
     def routing(self) -> Routing:
         return self._routing
 
-    async def ready(self, _: str) -> Route:
+    async def ready(self, _: str, *, within: float) -> Route:  # noqa: ARG002 - the Protocol's
         return self._route
 
     def status(self) -> Mapping[str, Any]:

@@ -18,16 +18,20 @@ from appliance.gateway.auth import authorise, check_loopback
 from appliance.gateway.body import ClientGone
 from appliance.gateway.call import Call
 from appliance.gateway.errors import bug, stopping
+from appliance.gateway.hold import KEEP_ALIVE, Hold
 from appliance.gateway.port import Port
 from appliance.gateway.proxy import Proxy
 from appliance.gateway.routes import Routes, find
 from appliance.gateway.upstream import Upstream
 
 
-def create_app(port: Port, *, max_body: int, loopback: bool) -> Gateway:
-    """`loopback` says that only this machine can connect, and turns on the checks of Host and Origin."""
+def create_app(port: Port, *, max_body: int, loopback: bool, keep_alive: float = KEEP_ALIVE) -> Gateway:
+    """`loopback` says that only this machine can connect, and turns on the checks of Host and Origin.
+
+    `keep_alive` is the seconds between two comments on a stream that waits for its model.
+    """
     upstream = Upstream()
-    proxy = Proxy(port, upstream, max_body=max_body)
+    proxy = Proxy(Hold(port, keep_alive), port, upstream, max_body=max_body)
     routes = {**openai.routes(port, proxy, created=int(time.time())), **health.routes(port)}
     return Gateway(port, upstream, routes, loopback=loopback)
 

@@ -73,6 +73,12 @@ class Call:
         self.ended = not more
         return self._send({"type": "http.response.body", "body": body, "more_body": more})
 
+    def comment(self, body: bytes) -> Awaitable[None]:
+        """Bytes that are no part of the answer: the first byte is still to come."""
+        self.sent += len(body)
+        self.last = body
+        return self._send({"type": "http.response.body", "body": body, "more_body": True})
+
     async def refuse(self, error: RequestError) -> None:
         """Answer with an error, or end with one what has been begun."""
         self.error = error.code or error.type

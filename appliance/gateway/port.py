@@ -13,8 +13,8 @@ class Port(Protocol):
         """The snapshot in force now; costs nothing."""
         ...
 
-    async def ready(self, model: str) -> Route:
-        """Wait, within the port's own bound, until this declared model takes requests. Raises an ApplianceError."""
+    async def ready(self, model: str, *, within: float) -> Route:
+        """Wait up to this many seconds until this declared model takes requests. Raises an ApplianceError."""
         ...
 
     def status(self) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from appliance.gateway.errors import (
     unavailable,
     unknown_model,
 )
+from appliance.gateway.hold import Hold
 from appliance.gateway.port import Port
 from appliance.gateway.rename import Rename
 from appliance.gateway.upstream import Unreachable, Upstream, request_head
@@ -66,7 +67,8 @@ class Target:
 
 
 class Proxy:
-    def __init__(self, port: Port, upstream: Upstream, *, max_body: int) -> None:
+    def __init__(self, hold: Hold, port: Port, upstream: Upstream, *, max_body: int) -> None:
+        self._hold = hold
         self._port = port
         self._upstream = upstream
         self._max_body = max_body
@@ -84,7 +86,7 @@ class Proxy:
         """To an engine that takes it. One that has crashed is routed to until that is noticed: it has seen nothing."""
         give_up = perf_counter() + PATIENCE
         while True:
-            route = await self._route(call, request["model"])
+            route = await self._route(call, request)
             route.lease.acquire()
             try:
                 return await self._exchange(call, route, target, request, body)
@@ -95,15 +97,18 @@ class Proxy:
                 route.lease.release()
             await asyncio.sleep(RECONNECT)
 
-    async def _route(self, call: Call, name: str) -> Route:
+    async def _route(self, call: Call, request: dict[str, Any]) -> Route:
         """An engine that takes this request. Nothing may be awaited between a ready snapshot and its lease."""
+        name = request["model"]
         routing = self._port.routing()
         model = routing.resolve(name)
         if model is None or not allows(call.key, model):
             raise unknown_model(name)
         call.model = model
         try:
-            route = routing.routes.get(model) or await self._port.ready(model)
+            route = routing.routes.get(model) or await self._hold.until_ready(
+                call, model, stream=request.get("stream") is True
+            )
         except ApplianceError as error:
             raise unavailable(error) from error
         call.revision = route.revision
@@ -174,18 +179,17 @@ def _address(route: Route) -> str | int:
 
 async def _relay(call: Call, connection: Connection, rename: Rename | None, route: Route) -> None:
     headers = [header for header in connection.headers if header[0] not in DROPPED]
+    begun = bool(call.status)  # while it was held
     call.streaming = any(name == b"content-type" and b"event-stream" in value for name, value in headers)
     try:
         if call.streaming:
             headers.append((b"x-accel-buffering", b"no"))
-        if rename is None:
-            await call.start(connection.status, headers)
-            await connection.pour(call.write)
-        elif call.streaming:
-            await call.start(connection.status, headers)
-            await _stream_renamed(call, connection, rename)
-        else:
+        if rename is not None and not call.streaming:
             await _answer_renamed(call, connection, rename, headers)
+            return
+        if not begun:
+            await call.start(connection.status, headers)
+        await (connection.pour(call.write) if rename is None else _stream_renamed(call, connection, rename))
     except EngineGone as error:
         raise engine_failed(route.model) from error
 

@@ -12,9 +12,6 @@ from appliance.reconcile.engine import Engine
 from appliance.reconcile.loop import Reconciler
 from appliance.routing import Route, Routing
 
-HOLD = 60.0
-"""Seconds that a request may wait for its model to come up: within what proxies and SDKs wait for."""
-
 HELD = 1024
 """Requests that may wait for one model at once: each holds its body in memory."""
 
@@ -52,15 +49,15 @@ class Port:
     def routing(self) -> Routing:
         return self._routing
 
-    async def ready(self, model: str) -> Route:
+    async def ready(self, model: str, *, within: float) -> Route:
         """A route to this model's engine, waiting for one that is on its way. Raises NotReady."""
         if self._reconciler is None:
             raise RuntimeError("the port was used before it was attached")
         if self._held[model] >= HELD:
-            raise NotReady(f"{HELD} requests wait for model `{model}` already", retry_after=HOLD / 2)
+            raise NotReady(f"{HELD} requests wait for model `{model}` already", retry_after=30.0)
         self._held[model] += 1
         try:
-            return self._route(await self._reconciler.ready(model, timeout=HOLD))
+            return self._route(await self._reconciler.ready(model, timeout=within))
         finally:
             self._held[model] -= 1
 

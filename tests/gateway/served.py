@@ -36,12 +36,14 @@ class FakePort:
     table: Routing
     coming: dict[str, Route | ApplianceError] = field(default_factory=dict)
     load: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    """Seconds that a model that is not ready takes to become what is coming."""
 
     def routing(self) -> Routing:
         return self.table
 
-    async def ready(self, model: str) -> Route:
-        await asyncio.sleep(0)
+    async def ready(self, model: str, *, within: float) -> Route:
+        await asyncio.sleep(min(self.delay, within))
         found = self.coming.get(model) or NotReady(f"model `{model}` is not ready yet", retry_after=5.0)
         if isinstance(found, ApplianceError):
             raise found
@@ -124,7 +126,9 @@ def raw_post(path: str, body: Any, **headers: str) -> bytes:
 
 
 @contextmanager
-def serve(state: FakePort, *, max_body: int = 1 << 20, loopback: bool = True, grace: float = 1) -> Iterator[Served]:
+def serve(
+    state: FakePort, *, max_body: int = 1 << 20, loopback: bool = True, grace: float = 1, keep_alive: float = 5
+) -> Iterator[Served]:
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     stop: asyncio.Event | None = None
@@ -134,7 +138,7 @@ def serve(state: FakePort, *, max_body: int = 1 << 20, loopback: bool = True, gr
     async def main() -> None:
         nonlocal stop, loop
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        app = create_app(state, max_body=max_body, loopback=loopback)
+        app = create_app(state, max_body=max_body, loopback=loopback, keep_alive=keep_alive)
         async with serving(app, [listener], close_timeout=grace):
             up.set()
             await stop.wait()
