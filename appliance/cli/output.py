@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.errors import ApplianceError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def data(text: str) -> None:
@@ -37,14 +40,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             print("\t".join(row))
         return
     from rich.console import Console
-    from rich.table import Table
 
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    Console().print(grid(columns, rows), markup=False)
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """The same table as a Rich renderable."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold")
     for row in rows:
-        grid.add_row(*row)
-    Console().print(grid, markup=False)
+        table.add_row(*map(Text, row))
+    return table
 
 
 def size(value: int | None) -> str:
