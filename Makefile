@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint docs bench clean
+.PHONY: help install up test lint docs bench soak clean
 
 help:
 	@echo "make install   create .venv and install the appliance"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint      ruff, mypy, import-linter, generated files"
 	@echo "make docs      regenerate the schema and the reference"
 	@echo "make bench     the figures of docs/benchmarks.md"
+	@echo "make soak      ten minutes of edits and dying engines under load; DURATION=, CLIENTS=, SEED="
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +38,19 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m appliance.config.reference --check
+
+DURATION ?= 600
+CLIENTS ?= 64
+SEED ?= 1
+soak: install
+	$(BIN)/appliance chaos --duration $(DURATION) --clients $(CLIENTS) --seed $(SEED)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/appliance env install
+	$(BIN)/appliance pull
+	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.reload
+	$(BIN)/python -m benchmarks.gateway
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m appliance.config.reference --write

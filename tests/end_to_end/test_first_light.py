@@ -110,6 +110,23 @@ def test_the_control_process_stays_small(served: Served) -> None:
     assert psutil.Process(served.status()["pid"]).memory_info().rss < 80 * 2**20
 
 
+def test_the_environment_proves_its_platform(served: Served) -> None:
+    verified = served.command("env", "verify")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout == "vllm: CpuPlatform\n"
+    (environment,) = json.loads(served.command("env", "list", "--json").stdout)
+    assert environment["complete"]
+    refused = served.command("env", "remove", environment["name"])
+    assert refused.returncode == 1
+    assert "in use" in refused.stderr
+
+
+def test_the_weights_are_listed_with_their_size(served: Served) -> None:
+    (row,) = json.loads(served.command("models", "--json").stdout)
+    assert row["present"]
+    assert row["kind"] == "gguf"
+
+
 def test_no_key_of_an_engine_is_visible(served: Served) -> None:
     (engine,) = served.status()["models"][0]["engines"]
     assert "key" not in engine
