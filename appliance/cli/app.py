@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from appliance import __version__
+from appliance.cli.env_app import env_app, env_install
+from appliance.cli.key_app import key_app
+from appliance.cli.options import Backend, File, Json, ModelSource, Profile
 from appliance.errors import ApplianceError
 
 app = typer.Typer(
@@ -20,21 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-env_app = typer.Typer(help="Engine environments: the Python environments that engines run in.", no_args_is_help=True)
-key_app = typer.Typer(help="Client keys.", no_args_is_help=True)
 app.add_typer(env_app, name="env")
 app.add_typer(key_app, name="key")
-
-File = Annotated[
-    Path | None,
-    typer.Option("-f", "--file", help="The configuration.  [default: ./model-runner.yaml]", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-Profile = Annotated[str | None, typer.Option(help="Merge this profile beneath the file: a name or a path.")]
-Backend = Annotated[str | None, typer.Option(help="The default backend, instead of the file's.")]
-ModelSource = Annotated[
-    str | None, typer.Option("--model", help="Serve this source under the name `default`, with or without a file.")
-]
 
 
 def run(arguments: list[str]) -> int:
@@ -169,19 +158,33 @@ def rollback(
 
 @app.command()
 def restart(file: File = None, profile: Profile = None, backend: Backend = None) -> None:
-    """`down`, then `up -d`."""
-    from appliance.cli.up import down
+    """Replace the control process, in its place and with its own options; engines that still match run on.
 
-    down(missing_ok=True)
+    With options, or where none runs: `down`, leaving the engines, then `up -d`.
+    """
+    from appliance.cli import up as commands
+
+    overrides = _overrides(profile, backend)
+    if not any(overrides.values()) and file is None and commands.restart():
+        return
+    from appliance.cli.loading import read
+
+    read(file, overrides)  # before anything is stopped
+    commands.down(missing_ok=True, keep_engines=True)
     up(file=file, detach=True, profile=profile, backend=backend)
 
 
 @app.command()
-def status(json: Json = False) -> None:
+def status(
+    json: Json = False,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on until Ctrl-C, showing each change.")] = False,
+) -> None:
     """How every model is, and why. Exits 1 unless all declared models are ready."""
-    from appliance.cli.inspect import show_status
+    from appliance.cli.inspect import show_status, watch_status
 
-    if not show_status(as_json=json):
+    if watch:
+        watch_status(as_json=json)
+    elif not show_status(as_json=json):
         raise typer.Exit(1)
 
 
@@ -258,70 +261,30 @@ def models(file: File = None, json: Json = False) -> None:
     show(file, as_json=json)
 
 
-@env_app.command("install")
-def env_install(file: File = None) -> None:
-    """Install the engine environments that the file needs. Safe to run again; a broken-off one goes on."""
-    from appliance.cli.env import install
-
-    install(file)
-
-
-@env_app.command("list")
-def env_list(json: Json = False) -> None:
-    """The environments on this machine."""
-    from appliance.cli.env import show
-
-    show(as_json=json)
-
-
-@env_app.command("verify")
-def env_verify(file: File = None, json: Json = False) -> None:
-    """Prove that vLLM in each environment selects the expected platform; fail if it does not."""
-    from appliance.cli.env import verify
-
-    verify(file, as_json=json)
-
-
-@env_app.command("remove")
-def env_remove(name: Annotated[str, typer.Argument(help="A name from `env list`.")]) -> None:
-    """Delete an environment that no engine is using."""
-    from appliance.cli.env import remove
-
-    remove(name)
-
-
-@key_app.command("create")
-def key_create(
-    name: Annotated[str, typer.Argument(help="Who will hold the key.")],
+@app.command()
+def chaos(
+    duration: Annotated[float, typer.Option(min=1, help="Seconds of it.")] = 60,
+    clients: Annotated[int, typer.Option(min=1, help="Clients that stream all the time.")] = 16,
+    seed: Annotated[
+        int | None, typer.Option(help="Repeats the moves of an earlier run.  [default: random]", show_default=False)
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="standin: engines without a model. file: the models of the file, for real.")
+    ] = "standin",
     file: File = None,
-    models: Annotated[
-        list[str] | None, typer.Option("--model", help="A glob of models it may use; repeatable.")
-    ] = None,
-    scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="inference, metrics or admin; repeatable.")
-    ] = None,
-    expires: Annotated[str | None, typer.Option(help="Last day on which it is accepted, as 2027-06-30.")] = None,
+    json: Json = False,
 ) -> None:
-    """Print a new key once, and write its hash into the file."""
-    from appliance.cli.key import create
+    """Prove on this machine that no request is dropped: stream, edit, save garbage, kill engines, and count.
 
-    create(file, name, models=models or [], scopes=scopes or [], expires=expires)
+    Runs an appliance of its own in a temporary directory; yours is not touched. Exits 1 if anything was lost but the
+    answers of engines that were killed.
+    """
+    from appliance.cli.chaos import chaos
 
-
-@key_app.command("list")
-def key_list(file: File = None, json: Json = False) -> None:
-    """The keys in the file: names, scopes and limits, never the keys."""
-    from appliance.cli.key import show
-
-    show(file, as_json=json)
-
-
-@key_app.command("revoke")
-def key_revoke(name: Annotated[str, typer.Argument(help="The key's name.")], file: File = None) -> None:
-    """Remove a key from the file."""
-    from appliance.cli.key import revoke
-
-    revoke(file, name)
+    if engine not in {"standin", "file"}:
+        raise typer.BadParameter("is standin or file", param_hint="--engine")
+    if not chaos(duration=duration, clients=clients, seed=seed, engine=engine, file=file, as_json=json):
+        raise typer.Exit(1)
 
 
 @app.command()

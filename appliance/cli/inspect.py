@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+import time
 from typing import Any
 
 from appliance.cli import output
@@ -12,6 +15,11 @@ from appliance.process.logs import follow as follow_log
 from appliance.process.logs import tail
 from appliance.state import StateDirectory
 
+REFRESH = 0.5
+"""Seconds between two looks of `status --watch`."""
+
+COLUMNS = ("MODEL", "STATE", "BACKEND", "REVISION", "MEMORY", "IN FLIGHT", "RESTARTS", "WHY")
+
 
 def show_status(*, as_json: bool) -> bool:
     """Print the status; True when every declared model is as it should be."""
@@ -19,16 +27,63 @@ def show_status(*, as_json: bool) -> bool:
     if as_json:
         output.as_json(status)
     else:
-        output.note(f"appliance {status['version']}, pid {status['pid']}, http://{status['address']}, {status['file']}")
-        output.table(
-            ("MODEL", "STATE", "BACKEND", "REVISION", "MEMORY", "IN FLIGHT", "RESTARTS", "WHY"),
-            (_model_row(model) for model in status["models"]),
-        )
-        if status["problem"]:
-            output.note(f"the file cannot be used as it is now; the last valid one is in force\n{status['problem']}")
-        for path in status["waiting_for_restart"]:
-            output.note(f"{path} has changed and needs `appliance restart`")
+        output.note(_headline(status))
+        output.table(COLUMNS, map(_model_row, status["models"]))
+        for line in _remarks(status):
+            output.note(line)
     return bool(status["ready"])
+
+
+def watch_status(*, as_json: bool) -> None:
+    """On a terminal the same table, kept current; elsewhere, and as JSON, one line for each change."""
+    state = StateDirectory.locate(os.environ)
+    if as_json or not sys.stdout.isatty():
+        _print_changes(state, as_json=as_json)
+        return
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(screen=True, auto_refresh=False) as live:
+        while True:
+            status = ask(state, "GET", "/admin/v1/status")
+            table = output.grid(COLUMNS, map(_model_row, status["models"]))
+            live.update(Group(_headline(status), "", table, "", *_remarks(status)), refresh=True)
+            time.sleep(REFRESH)
+
+
+def _print_changes(state: StateDirectory, *, as_json: bool) -> None:
+    before: Any = None
+    while True:
+        status = ask(state, "GET", "/admin/v1/status")
+        if (seen := _essence(status)) != before:
+            before = seen
+            for model in status["models"]:
+                line = json.dumps(model, ensure_ascii=False) if as_json else "\t".join(_model_row(model))
+                output.data(line)
+        time.sleep(REFRESH)
+
+
+def _essence(status: dict[str, Any]) -> Any:
+    """What makes a change worth a line: not ages and not bytes."""
+    engines = [(m["name"], e["id"], e["state"], e["step"]) for m in status["models"] for e in m["engines"]]
+    return status["generation"], status["problem"], engines, [(m["name"], m["state"]) for m in status["models"]]
+
+
+def _headline(status: dict[str, Any]) -> str:
+    memory = status["memory"]
+    room = f"memory {output.size(memory['taken'])} of {output.size(memory['budget'])}"
+    return (
+        f"appliance {status['version']}, pid {status['pid']}, http://{status['address']}, {status['file']}, "
+        f"generation {status['generation']}, {room}"
+    )
+
+
+def _remarks(status: dict[str, Any]) -> list[str]:
+    """What a person has to do something about."""
+    remarks = [f"{path} has changed and needs `appliance restart`" for path in status["waiting_for_restart"]]
+    if status["problem"]:
+        remarks.insert(0, f"the file cannot be used as it is now; the last valid one is in force\n{status['problem']}")
+    return remarks
 
 
 def _model_row(model: dict[str, Any]) -> tuple[str, ...]:

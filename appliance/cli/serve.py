@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ import structlog
 from appliance.config import models
 from appliance.environments.provision import Environments, EnvironmentSpec
 from appliance.errors import ConfigError
+from appliance.gateway.activation import inherited, is_loopback, require_agreement
 from appliance.gateway.admin import create_admin_app
 from appliance.gateway.app import create_app
-from appliance.gateway.server import bind, serving
+from appliance.gateway.server import Server, bind, serving
 from appliance.plan.changes import Change
 from appliance.plan.desired import Desired
-from appliance.process.sweep import sweep
 from appliance.progress import Report
+from appliance.reconcile.adoption import take_over
 from appliance.reconcile.bring_up import BringUp
 from appliance.reconcile.configuration import Configuration, Outcome
 from appliance.reconcile.history import History
@@ -39,6 +41,18 @@ from appliance.state import StateDirectory
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that connections get to close once every engine has drained."""
+HANDOVER_GRACE = 60.0
+"""Seconds that engines wait for the next control process. It needs one; a person who starts it by hand needs longer."""
+
+
+class Ending(Enum):
+    """What becomes of the engines when this control process ends."""
+
+    STOP = auto()
+    LEAVE = auto()
+    """They wait for whoever starts the next one."""
+    REPLACE = auto()
+    """The same, and this process itself is the next one; it keeps its listeners, too."""
 
 
 class Appliance:
@@ -49,6 +63,9 @@ class Appliance:
         self._state = state
         self._report = report
         self._stop = asyncio.Event()
+        self._ending = Ending.STOP
+        self._server = configuration.appliance.server
+        self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._address = ""
         self._log = structlog.get_logger("appliance")
         environments = choose_environments(configuration.appliance, state)
@@ -78,10 +95,21 @@ class Appliance:
 
     def status(self) -> Mapping[str, Any]:
         now = asyncio.get_running_loop().time()
-        return status(self._reconciler, self._configuration, address=self._address, now=now)
+        state = status(self._reconciler, self._configuration, address=self._address, now=now)
+        return {"started": self._started, **state}
 
-    def stop(self) -> None:
+    def stop(self, ending: Ending = Ending.STOP) -> None:
+        self._ending = ending
         self._stop.set()
+
+    async def restart(self) -> str | None:
+        """End so that the next control process can begin where this one left; why not, where the file forbids it."""
+        try:
+            await asyncio.to_thread(self._configuration.peek)
+        except ConfigError as error:
+            return error.message
+        self.stop(Ending.REPLACE)
+        return None
 
     async def reload(self) -> Outcome:
         """Put the file in force as it is now; one that is not valid changes nothing but the status."""
@@ -113,26 +141,55 @@ class Appliance:
         observed = replace(self._reconciler.snapshot(), budget=budget(after.memory))
         return {"problem": None} | preview(self._configuration.appliance, after, desired, observed, estimates, now=now)
 
-    async def run(self, *, watch: bool, on_settled: Callable[[Mapping[str, Any]], None]) -> None:
-        """Serve until `stop` is called or a signal asks for it; `on_settled` hears once how the start went."""
-        server = self._configuration.appliance.server
-        listener = bind(server.host, server.port)
-        self._address = "{}:{}".format(*listener.getsockname()[:2])
+    async def run(
+        self, *, watch: bool, on_settled: Callable[[Mapping[str, Any]], None]
+    ) -> Sequence[socket.socket] | None:
+        """Serve until `stop` is called or a signal asks for it; `on_settled` hears once how the start went.
+
+        The listeners to begin the next control process with; None where this was the last.
+        """
+        listeners = self._listeners()
+        self._address = "{}:{}".format(*listeners[0].getsockname()[:2])
         self._listen_to_signals()
-        app = create_app(self._port, max_body=server.max_body, loopback=server.loopback)
-        admin = create_admin_app(self.status, self.stop, self.reload, self.preview)
+        app = create_app(self._port, max_body=self._server.max_body, loopback=all(map(is_loopback, listeners)))
+        admin = create_admin_app(self.status, self._asked_to_stop, self.restart, self.reload, self.preview)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(serving(admin, [self._control_listener()], close_timeout=CLOSE_TIMEOUT))
-            await stack.enter_async_context(serving(app, [listener], close_timeout=CLOSE_TIMEOUT))
+            gateway = await stack.enter_async_context(serving(app, listeners, close_timeout=CLOSE_TIMEOUT))
+            await take_over(self._state, self._reconciler)
             tasks = [asyncio.create_task(self._reconciler.run()), asyncio.create_task(self._record(on_settled))]
             if watch and self._configuration.path:
                 tasks.append(asyncio.create_task(self._watch(self._configuration.path)))
             await self._stop.wait()
-            self._log.info("stopping")
-            await self._reconciler.shut_down()
+            passed_on = await self._end(gateway, listeners)
             for task in tasks[1:]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._bring_up.close()
+        return passed_on
+
+    async def _end(self, gateway: Server, listeners: Sequence[socket.socket]) -> Sequence[socket.socket] | None:
+        self._log.info("stopping", engines=self._ending.name.lower())
+        if self._ending is Ending.STOP:
+            await self._reconciler.shut_down()
+            return None
+        kept = [each.dup() for each in listeners] if self._ending is Ending.REPLACE and self._keeps_address() else []
+        await gateway.leave(within=max((want.drain_timeout for want in self._reconciler.desired.values()), default=0))
+        await self._reconciler.hand_over(grace=HANDOVER_GRACE)
+        return kept if self._ending is Ending.REPLACE else None
+
+    def _listeners(self) -> list[socket.socket]:
+        activated = inherited(os.environ)
+        require_agreement(activated, self._server.host, loopback=self._server.loopback)
+        return activated or [bind(self._server.host, self._server.port)]
+
+    def _keeps_address(self) -> bool:
+        """Whether the file says the same address as when this process began, wherever its listener came from."""
+        now = self._configuration.appliance.server
+        return (now.host, now.port) == (self._server.host, self._server.port)
+
+    def _asked_to_stop(self, *, keep_engines: bool) -> None:
+        self.stop(Ending.LEAVE if keep_engines else Ending.STOP)
 
     async def _watch(self, path: Path) -> None:
         async for _ in saves(path, self._stop):
@@ -193,10 +250,9 @@ async def serve(
     watch: bool,
     report: Report,
     on_settled: Callable[[Mapping[str, Any]], None],
-) -> None:
-    """Hold the state directory, clear what an earlier crash left, and serve."""
+) -> Sequence[socket.socket] | None:
+    """Hold the state directory and serve. The listeners for the next control process; None where there is none."""
     with state.hold():
-        for leftover in sweep(state.run):
-            structlog.get_logger("appliance").warning("cleared what an earlier run left", leftover=leftover)
-        await Appliance(configuration, state, report=report).run(watch=watch, on_settled=on_settled)
+        passed_on = await Appliance(configuration, state, report=report).run(watch=watch, on_settled=on_settled)
         state.control_socket.unlink(missing_ok=True)
+        return passed_on

@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from appliance.cli import output
 from appliance.cli.control import NotRunning, ask
 from appliance.cli.progress import shown
-from appliance.errors import ApplianceError, StartupFailed
+from appliance.errors import ApplianceError, ConfigError, StartupFailed
 from appliance.progress import Progress, Report
 from appliance.state import StateDirectory
 
@@ -28,6 +28,7 @@ def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool) -> None:
     from appliance.cli.loading import read
     from appliance.cli.log import configure
     from appliance.cli.serve import serve
+    from appliance.gateway.activation import pass_on
     from appliance.reconcile.configuration import Configuration
 
     configuration = Configuration(lambda: read(file, overrides))
@@ -40,7 +41,11 @@ def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool) -> None:
         def on_settled(status: Mapping[str, Any]) -> None:
             _say_how_it_went(status)
 
-        uvloop.run(serve(configuration, state, watch=watch, report=report, on_settled=on_settled))
+        listeners = uvloop.run(serve(configuration, state, watch=watch, report=report, on_settled=on_settled))
+    if listeners is not None:
+        # The same process id, terminal and supervisor, whatever code and file there are now.
+        pass_on(listeners, os.environ)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - what we were started with
 
 
 def up_detached(arguments: Sequence[str]) -> None:
@@ -59,44 +64,78 @@ def up_detached(arguments: Sequence[str]) -> None:
             start_new_session=True,
         )
     with shown() as report:
-        status = _watch_start(state, child, log, report)
+        status = _watch_start(state, child.poll, log, report)
     _say_how_it_went(status)
     output.note(f"pid {child.pid}; `appliance status` shows it, `appliance down` stops it, its log is {log}")
 
 
-def down(*, missing_ok: bool = False) -> None:
-    """Drain, stop every engine, and wait until the appliance is gone."""
+def restart() -> bool:
+    """Replace the control process by a new one in its place, which takes over all that it has. False: none runs."""
+    state = StateDirectory.locate(os.environ)
+    try:
+        before = ask(state, "GET", "/admin/v1/status")
+    except NotRunning:
+        return False
+    pid = int(before["pid"])
+    if problem := ask(state, "POST", "/admin/v1/restart")["problem"]:
+        raise ConfigError(problem, hint="what runs stays as it is")
+    output.note(f"restarting pid {pid}" + _once_answered(before))
+    with shown() as report:
+        status = _watch_start(state, lambda: _gone(pid), state.logs / "appliance.log", report, after=before["started"])
+    _say_how_it_went(status)
+    return True
+
+
+def _gone(pid: int) -> str | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "an error"
+    return None
+
+
+def _once_answered(status: Mapping[str, Any]) -> str:
+    flying = sum(engine["in_flight"] for model in status["models"] for engine in model["engines"])
+    return f" once {flying} requests in flight are answered" if flying else ""
+
+
+def down(*, missing_ok: bool = False, keep_engines: bool = False) -> None:
+    """Drain, stop every engine, and wait until the appliance is gone. Kept engines wait a minute for the next one."""
     state = StateDirectory.locate(os.environ)
     try:
         status = ask(state, "GET", "/admin/v1/status")
-        ask(state, "POST", "/admin/v1/stop")
+        ask(state, "POST", f"/admin/v1/stop?keep_engines={'true' if keep_engines else 'false'}")
     except NotRunning:
         if missing_ok:
             return
         raise
-    flying = sum(engine["in_flight"] for model in status["models"] for engine in model["engines"])
-    output.note(f"stopping pid {status['pid']}" + (f" once {flying} requests in flight are answered" if flying else ""))
+    output.note(f"stopping pid {status['pid']}" + _once_answered(status))
     while state.holder() == status["pid"]:
         time.sleep(POLL)
     output.note("stopped")
 
 
-def _watch_start(state: StateDirectory, child: subprocess.Popen[bytes], log: Path, report: Report) -> dict[str, Any]:
+def _watch_start(
+    state: StateDirectory, gone: Callable[[], object], log: Path, report: Report, *, after: str = ""
+) -> dict[str, Any]:
+    """The status once the start has settled, of a control process that started later than `after`."""
     deadline = time.monotonic() + BOOT_TIMEOUT
     while True:
-        if child.poll() is not None:
-            raise StartupFailed(f"the appliance exited with {child.returncode}: {_last_words(log)}", hint=f"see {log}")
+        if (how := gone()) is not None:
+            raise StartupFailed(f"the appliance exited with {how}: {_last_words(log)}", hint=f"see {log}")
         try:
             status = ask(state, "GET", "/admin/v1/status")
         except NotRunning:
             if time.monotonic() > deadline:
-                raise ApplianceError(f"the appliance (pid {child.pid}) does not answer", hint=f"see {log}") from None
+                raise ApplianceError("the appliance does not answer", hint=f"see {log}") from None
         else:
-            for model in status["models"]:
-                for engine in model["engines"]:
-                    report(Progress(f"model {model['name']}", engine["step"] or engine["state"]))
-            if _settled(status):
-                return status
+            if status["started"] > after:
+                for model in status["models"]:
+                    for engine in model["engines"]:
+                        report(Progress(f"model {model['name']}", engine["step"] or engine["state"]))
+                if _settled(status):
+                    return status
+            deadline = time.monotonic() + BOOT_TIMEOUT
         time.sleep(POLL)
 
 
@@ -106,6 +145,8 @@ def _settled(status: Mapping[str, Any]) -> bool:
 
 
 def _last_words(log: Path) -> str:
+    if not log.exists():
+        return "it ran in the foreground"
     lines = log.read_text(errors="replace").splitlines()
     return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
 

@@ -23,20 +23,31 @@ class Outcome(Protocol):
     def problem(self) -> str | None: ...
 
 
+class Stop(Protocol):
+    def __call__(self, *, keep_engines: bool) -> None: ...
+
+
 def create_admin_app(
     status: Callable[[], Mapping[str, Any]],
-    stop: Callable[[], None],
+    stop: Stop,
+    restart: Callable[[], Awaitable[str | None]],
     apply: Callable[[], Awaitable[Outcome]],
     plan: Callable[[], Awaitable[Mapping[str, Any]]],
 ) -> Starlette:
-    """`stop` is asked for, not waited for: the caller sees the socket close when it is done."""
+    """`stop` and `restart` are asked for, not waited for: the caller sees the socket close when it is done.
+
+    A restart that cannot be, answers why.
+    """
 
     async def get_status(_: Request) -> Response:
         return JSONResponse(status())
 
-    async def post_stop(_: Request) -> Response:
-        stop()
+    async def post_stop(request: Request) -> Response:
+        stop(keep_engines=request.query_params.get("keep_engines") == "true")
         return JSONResponse({"stopping": True}, status_code=202)
+
+    async def post_restart(_: Request) -> Response:
+        return JSONResponse({"problem": await restart()}, status_code=202)
 
     async def post_apply(_: Request) -> Response:
         outcome = await apply()
@@ -51,6 +62,7 @@ def create_admin_app(
             Route("/admin/v1/status", get_status, methods=["GET"]),
             Route("/admin/v1/plan", get_plan, methods=["GET"]),
             Route("/admin/v1/stop", post_stop, methods=["POST"]),
+            Route("/admin/v1/restart", post_restart, methods=["POST"]),
             Route("/admin/v1/apply", post_apply, methods=["POST"]),
         ]
     )

@@ -84,9 +84,10 @@ class Proxy:
 
     async def _send(self, call: Call, target: Target, request: dict[str, Any], body: bytes) -> None:
         """To an engine that takes it. One that has crashed is routed to until that is noticed: it has seen nothing."""
+        model = self._resolve(call, request["model"])
         give_up = perf_counter() + PATIENCE
         while True:
-            route = await self._route(call, request)
+            route = await self._route(call, model, stream=request.get("stream") is True)
             route.lease.acquire()
             try:
                 return await self._exchange(call, route, target, request, body)
@@ -97,20 +98,23 @@ class Proxy:
                 route.lease.release()
             await asyncio.sleep(RECONNECT)
 
-    async def _route(self, call: Call, request: dict[str, Any]) -> Route:
-        """An engine that takes this request. Nothing may be awaited between a ready snapshot and its lease."""
-        name = request["model"]
-        routing = self._port.routing()
-        model = routing.resolve(name)
+    def _resolve(self, call: Call, name: str) -> str:
+        model = self._port.routing().resolve(name)
         if model is None or not allows(call.key, model):
             raise unknown_model(name)
         call.model = model
-        try:
-            route = routing.routes.get(model) or await self._hold.until_ready(
-                call, model, stream=request.get("stream") is True
-            )
-        except ApplianceError as error:
-            raise unavailable(error) from error
+        return model
+
+    async def _route(self, call: Call, model: str, *, stream: bool) -> Route:
+        """An engine that takes this request. Nothing may be awaited between the snapshot that has it and its lease.
+
+        So what was waited for is looked up again: another save may have replaced it before its waiter had its turn.
+        """
+        while (route := self._port.routing().routes.get(model)) is None:
+            try:
+                await self._hold.until_ready(call, model, stream=stream)
+            except ApplianceError as error:
+                raise unavailable(error) from error
         call.revision = route.revision
         return route
 

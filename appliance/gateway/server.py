@@ -11,13 +11,16 @@ from contextlib import asynccontextmanager, contextmanager
 
 import psutil
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from appliance.errors import ApplianceError, Conflict
 
 BACKLOG = 2048
 KEEP_ALIVE = 75
 """Seconds that an idle client connection is kept; beyond the 60 s that load balancers keep theirs."""
+LINGER = 0.3
+"""Seconds that connections already accepted get to bring their request before this process leaves its listener."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -61,15 +64,49 @@ def _holder(port: int) -> str | None:
         return None
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    running: asyncio.Task[None]
+    leaving = False
+
+    async def leave(self, *, within: float) -> None:
+        """Close for good so that clients find the next process on the same listener, and notice nothing."""
+        self.leaving = True
+        self.config.timeout_graceful_shutdown = math.ceil(within)
+        self.should_exit = True
+        await self.running
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.leaving:
+            for server in self.servers:
+                server.close()
+            # What is accepted is ours to answer, and its request may not have arrived. A connection that is told
+            # `close` in an answer is not used again; one that is closed while idle may just have been.
+            for connection in self.server_state.connections:
+                if isinstance(connection, HttpToolsProtocol):
+                    connection.app = _closing(connection.app)  # type: ignore[arg-type]
+            await asyncio.sleep(LINGER)
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals stay with the caller, who drains engines before a listener closes."""
         yield
 
 
+def _closing(app: ASGIApp) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def say(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, receive, say)
+
+    return answer
+
+
 @asynccontextmanager
-async def serving(app: ASGIApp, sockets: Sequence[socket.socket], *, close_timeout: float) -> AsyncIterator[None]:
+async def serving(app: ASGIApp, sockets: Sequence[socket.socket], *, close_timeout: float) -> AsyncIterator[Server]:
     """Serve within the block. At its end: stop accepting, let requests finish up to `close_timeout`, end the rest.
 
     The sockets listen already, so a client that is early waits for nothing but the loop.
@@ -88,10 +125,10 @@ async def serving(app: ASGIApp, sockets: Sequence[socket.socket], *, close_timeo
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(close_timeout),
     )
-    server = _Server(config)
-    running = asyncio.create_task(server.serve(sockets=list(sockets)))
+    server = Server(config)
+    server.running = asyncio.create_task(server.serve(sockets=list(sockets)))
     try:
-        yield
+        yield server
     finally:
         server.should_exit = True
-        await running
+        await server.running

@@ -10,14 +10,14 @@ import subprocess
 import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import appliance
 from appliance.engines.driver import Driver, Launch
 from appliance.errors import StartupFailed
 from appliance.plan.desired import EngineSpec
 from appliance.plan.observed import EngineState
-from appliance.process import probe, sweep
+from appliance.process import identity, probe, sweep
 from appliance.process.environ import inherited
 from appliance.process.exit import Exit
 from appliance.process.probe import Address
@@ -36,23 +36,31 @@ EXCERPT = 10
 
 _HEALTH_INTERVAL = 0.1
 _HEALTH_TIMEOUT = 5.0
-_LINE_LIMIT = 4 * 1024 * 1024
+LINE_LIMIT = 4 * 1024 * 1024
 # Isolated and without site-packages: a fifth of the memory, and nothing of the user's Python settings in it.
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from appliance.process.shim.__main__ import main; sys.exit(main())"
 )
 
 
+class Shim(Protocol):
+    """The shim as a process: a child of ours, or of a control process before us."""
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> object: ...
+
+
 class EngineProcess:
     """`exited` is resolved when the engine is gone, asked or not, and nothing of it is left."""
 
     def __init__(
-        self, spec: EngineSpec, driver: Driver, launch: Launch, log: Path, shim: subprocess.Popen[bytes]
+        self, spec: EngineSpec, driver: Driver, launch: Launch, log: Path, shim: Shim, *, pid: int = 0
     ) -> None:
         self.spec = spec
         self.launch = launch
         self.log = log
-        self.pid = 0
+        self.pid = pid
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._driver = driver
         self._shim = shim
@@ -73,21 +81,44 @@ class EngineProcess:
         environ: Mapping[str, str],
         grace: float = GRACE,
         log_size: int = LOG_SIZE,
+        zygote: Path | None = None,
     ) -> EngineProcess:
-        """A running engine that is not ready yet. StartupFailed where its model or its command is not there."""
+        """A running engine that is not ready yet. StartupFailed where its model or its command is not there.
+
+        Forked by the `zygote` that listens there; executed where there is none, or where it declines.
+        """
         _require(spec, launch.model)
         document = {
             **_document(spec, driver, launch, environ),
+            "identity": identity.describe(spec, launch, log),
             "log": str(log),
             "log_size": log_size,
             "log_count": LOG_COUNT,
             "grace": grace,
+            "zygote": str(zygote) if zygote else None,
         }
         _make_directories(run, log.parent, launch.directory)
         ours, theirs = socket.socketpair()
         with theirs:
             process = cls(spec, driver, launch, log, _spawn_shim(launch.directory, log, theirs))
         await process._control(ours, document)
+        return process
+
+    @classmethod
+    async def adopt(
+        cls,
+        found: identity.Identity,
+        driver: Driver,
+        shim: Shim,
+        connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        *,
+        grace: float = GRACE,
+    ) -> EngineProcess:
+        """The handle on an engine that runs already, whose shim has accepted this connection."""
+        process = cls(found.spec, driver, found.launch, found.log, shim, pid=found.pid)
+        process._started.set_result(None)
+        process._listen(*connection)
+        await process._ask("grace", seconds=grace)
         return process
 
     @property
@@ -132,6 +163,12 @@ class EngineProcess:
             self._shim.kill()  # it hangs; its guard does the rest
             await asyncio.shield(self.exited)
 
+    async def leave(self, *, grace: float) -> None:
+        """Let go of it: it runs on, and its shim waits this many seconds for another control process."""
+        await self._ask("grace", seconds=grace)
+        self._reading.cancel()
+        self._writer.close()
+
     async def healthy(self, *, timeout: float) -> bool:
         """Whether it answers its health check within this many seconds."""
         return await probe.healthy(self.address, self._driver.health(self.spec), timeout=timeout)
@@ -169,8 +206,7 @@ class EngineProcess:
     # The shim
 
     async def _control(self, ours: socket.socket, document: dict[str, Any]) -> None:
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_LIMIT)
-        self._reading = asyncio.create_task(self._read(reader), name=f"shim of {self.spec.model}")
+        self._listen(*await asyncio.open_unix_connection(sock=ours, limit=LINE_LIMIT))
         self._send(document)
         try:
             await asyncio.shield(self._started)
@@ -180,6 +216,10 @@ class EngineProcess:
         except asyncio.CancelledError:
             await asyncio.shield(self.stop(timeout=1.0))
             raise
+
+    def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._reading = asyncio.create_task(self._read(reader), name=f"shim of {self.spec.model}")
 
     def _send(self, message: dict[str, Any]) -> None:
         self._writer.write(json.dumps(message).encode() + b"\n")
@@ -204,7 +244,7 @@ class EngineProcess:
                 self._started.set_result(None)
             case "failed":
                 self._started.set_exception(self._failure(f"did not start: {message['message']}"))
-            case "tail" | "looked" if self._answer is not None and not self._answer.done():
+            case "tail" | "looked" | "granted" | "unknown" if self._answer is not None and not self._answer.done():
                 self._answer.set_result(message)
             case "exited":
                 line = None if self._asked else self._diagnose(message["lines"])
@@ -221,12 +261,12 @@ class EngineProcess:
             self._answer.set_result({})
         self.exited.set_result(exit_)
 
-    async def _ask(self, what: str) -> dict[str, Any]:
+    async def _ask(self, what: str, **fields: Any) -> dict[str, Any]:
         """The shim's answer; empty when it has gone."""
         if self.exited.done():
             return {}
         self._answer = asyncio.get_running_loop().create_future()
-        self._send({"do": what})
+        self._send({"do": what, **fields})
         return await self._answer
 
 
@@ -250,13 +290,6 @@ def _document(spec: EngineSpec, driver: Driver, launch: Launch, environ: Mapping
         "env": {**inherited(environ), **driver.env(spec, launch), **dict(spec.env), **own},
         "cwd": str(Path.cwd()),
         "cpus": launch.cpus,
-        "identity": {
-            "model": spec.model,
-            "revision": spec.revision,
-            "key": launch.key,
-            "socket": None if launch.port else str(launch.socket),
-            "port": launch.port,
-        },
     }
 
 

@@ -1,16 +1,16 @@
-"""At start-up: end and delete what dead control processes and shims have left."""
+"""End and delete what dead control processes and shims have left."""
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
+from appliance.process import identity
 from appliance.process.shim import processes
 from appliance.process.shim.processes import Process
-from appliance.process.shim.supervise import IDENTITY, SOCKET
+from appliance.process.shim.supervise import SOCKET
 from appliance.process.shim.trace import Trace
 
 _STOP_DEADLINE = 15.0
@@ -18,35 +18,39 @@ _STOP_DEADLINE = 15.0
 
 def sweep(run: Path) -> tuple[str, ...]:
     """One line for each engine directory that was dealt with. Call it while holding the state directory."""
-    return tuple(end(directory) for directory in sorted(run.glob("e-*")) if directory.is_dir())
+    return tuple(map(end, remains(run)))
+
+
+def remains(run: Path) -> list[Path]:
+    """The engine directories there are, whoever they belong to."""
+    return [path for path in sorted(run.glob("e-*")) if path.is_dir() and not path.is_symlink()]
 
 
 def end(directory: Path) -> str:
     """End whatever still runs for this engine directory and delete it; blocks until that is done."""
-    identity = _identity(directory)
-    if _stop_shim(directory, identity):
+    shim, guard, trace = _known(directory)
+    if _stop_shim(directory, shim, guard):
         return f"stopped the engine in `{directory}`"
-    trace = _trace(directory, identity)
     # Weeks may have passed: a session's number proves nothing any more.
     left = trace.kill(session=False)
     if left:
         return f"processes {sorted(process.pid for process in left)} of `{directory}` resist SIGKILL"
     trace.clean()
-    return f"deleted `{directory}`"
+    return f"cannot delete `{directory}`" if directory.exists() else f"deleted `{directory}`"
 
 
-def _identity(directory: Path) -> dict[str, Any]:
+def _known(directory: Path) -> tuple[Process | None, Process | None, Trace]:
+    """Its shim, its guard and what it may have left, as far as a credible document says."""
+    document = identity.read(directory)
     try:
-        identity: dict[str, Any] = json.loads((directory / IDENTITY).read_text())
-    except (OSError, ValueError):
-        return {}
-    return identity if identity.get("boot") == processes.boot() else {}
+        return Process(*document["shim"]), Process(*document["guard"]), Trace.parse(document["trace"])
+    except (KeyError, TypeError, AttributeError):
+        return None, None, Trace(str(directory))
 
 
-def _stop_shim(directory: Path, identity: dict[str, Any]) -> bool:
+def _stop_shim(directory: Path, shim: Process | None, guard: Process | None) -> bool:
     """Ask a living shim to stop its engine; one that doesn't is killed, and its guard awaited."""
     deadline = time.monotonic() + _STOP_DEADLINE
-    shim, guard = (Process(*identity[role]) if identity.get(role) else None for role in ("shim", "guard"))
     if _ask(directory / SOCKET) and _gone(directory, shim, deadline):
         return True
     if _lives(shim):
@@ -81,7 +85,3 @@ def _gone(directory: Path, cleaner: Process | None, deadline: float) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def _trace(directory: Path, identity: dict[str, Any]) -> Trace:
-    return Trace.parse(identity["trace"]) if identity else Trace(str(directory))

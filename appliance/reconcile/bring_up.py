@@ -7,17 +7,22 @@ import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+
+import structlog
 
 from appliance.config.models import Appliance
 from appliance.engines import driver_for
 from appliance.engines.driver import Driver, Launch
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
+from appliance.errors import StartupFailed
 from appliance.models.shape import shape
 from appliance.models.sources import parse_source
 from appliance.models.store import Store
 from appliance.plan.desired import DesiredModel, EngineSpec
 from appliance.process.engine_process import EngineProcess
+from appliance.process.zygotes import Zygotes
 from appliance.progress import Progress, Report
 from appliance.reconcile.engine import Engine
 from appliance.state import StateDirectory
@@ -41,6 +46,8 @@ class BringUp:
         self._environments = Environments(state.environments)
         self._report = report
         self._environ = environ
+        self._zygotes = Zygotes(state.run, state.logs, environ=environ)
+        self._log = structlog.get_logger("reconcile")
         self.configure(appliance, environments)
 
     def configure(self, appliance: Appliance, environments: Mapping[str, EnvironmentSpec]) -> None:
@@ -68,12 +75,8 @@ class BringUp:
             launch = self._launch(driver, environment, model)
             await engine.ask_for_memory(driver.memory(engine.spec, launch, await asyncio.to_thread(shape, model)))
             self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
-            process = await self._start(engine.spec, driver, launch)
-            try:
-                await process.wait_ready(timeout=want.ready_timeout, probe=want.probe)
-            except BaseException:
-                await asyncio.shield(process.stop(timeout=STOP_TIMEOUT))
-                raise
+            zygote = await self._zygote(engine.spec, driver, launch, environment)
+            process = await self._start(engine.spec, want, driver, launch, zygote)
             until_exit = held.pop_all()
         process.exited.add_done_callback(lambda _: until_exit.close())
         self._say(engine, Progress(f"model {engine.spec.model}", "ready"))
@@ -107,14 +110,46 @@ class BringUp:
             python=environment.python if environment else None,
             platform=environment.platform if environment else "",
             model=model,
-            directory=self._state.run / f"e-{secrets.token_hex(4)}",
+            directory=_directory(self._state.run),
             key=secrets.token_urlsafe(32),
             port=_free_port() if driver.transport == "tcp" else None,
         )
 
-    async def _start(self, spec: EngineSpec, driver: Driver, launch: Launch) -> EngineProcess:
-        log = self._state.logs / f"{spec.model}.log"
-        return await EngineProcess.start(spec, driver, launch, run=self._state.run, log=log, environ=self._environ)
+    async def _zygote(
+        self, spec: EngineSpec, driver: Driver, launch: Launch, environment: InstalledEnvironment | None
+    ) -> Path | None:
+        """Where this engine can be forked instead of executed; waits until that is warm."""
+        if environment is None or not self._appliance.environment.warm:
+            return None
+        return await self._zygotes.socket(spec, driver, launch, keep=lambda: self._environments.use(environment))
+
+    async def _start(
+        self, spec: EngineSpec, want: DesiredModel, driver: Driver, launch: Launch, zygote: Path | None
+    ) -> EngineProcess:
+        log, run = self._state.logs / f"{spec.model}.log", self._state.run
+        process = await EngineProcess.start(
+            spec, driver, launch, run=run, log=log, environ=self._environ, zygote=zygote
+        )
+        try:
+            await process.wait_ready(timeout=want.ready_timeout, probe=want.probe)
+        except StartupFailed as failure:
+            # With an exit code of its own the engine has said why. One that hung or crashed may do so for being forked.
+            if zygote is None or process.exited.result().code:
+                raise
+            self._log.warning("starting cold", model=spec.model, message=failure.message)
+            return await self._start(spec, want, driver, replace(launch, directory=_directory(run)), None)
+        except BaseException:
+            await asyncio.shield(process.stop(timeout=STOP_TIMEOUT))
+            raise
+        return process
+
+    async def close(self) -> None:
+        """Engines that were forked live on."""
+        await self._zygotes.close()
+
+
+def _directory(run: Path) -> Path:
+    return run / f"e-{secrets.token_hex(4)}"
 
 
 def _free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, assert_never
 
 import structlog
@@ -15,6 +16,7 @@ from appliance.plan.desired import Desired, EngineSpec
 from appliance.plan.observed import EngineState, Observed
 from appliance.plan.planner import LONGEST_RETRY, backoff, next_look, plan
 from appliance.process.engine_process import EngineProcess
+from appliance.process.identity import HIDDEN
 from appliance.process.memory import resident
 from appliance.reconcile.bring_up import BringUp
 from appliance.reconcile.engine import Engine
@@ -80,8 +82,8 @@ class Reconciler:
         id_ = f"{spec.model}-{spec.revision[:6]}-{process.launch.directory.name.removeprefix('e-')}"
         engine = self.engines[id_] = Engine(id=id_, spec=spec, since=self._now(), wake=self.wake)
         await self._enlist(engine, process)
-        if any(spec == want.spec for want in self.desired.values()):
-            self._last_good[spec.model] = spec  # of another spec we do not know enough to start it again
+        if HIDDEN not in dict(spec.env).values():  # otherwise it could not be started again
+            self._last_good[spec.model] = spec
         self._wanted.discard(spec.model)
         self._log.info("engine adopted", model=spec.model, revision=spec.revision, pid=process.pid)
         self._published()
@@ -163,6 +165,8 @@ class Reconciler:
         failed = [engine for engine in mine if engine.state is EngineState.FAILED]
         if self._stopping:
             raise NotReady("the appliance is stopping", retry_after=30.0)
+        if model not in self.desired:
+            raise NotReady(f"model `{model}` is not served any more")
         if failed and not self._coming(model, mine, deadline):
             retry_at = failed[-1].retry_at
             wait = None if retry_at is None else max(1.0, retry_at - self._now())
@@ -221,8 +225,7 @@ class Reconciler:
                 self._drain(self.engines[id], reason, now)
             case Stop(id, reason):
                 self._log.info("stopping engine", engine=id, reason=reason)
-                self._cancel(self.engines[id])
-                self._spawn(self.engines[id], self._stop(self.engines[id]))
+                self._spawn(self.engines[id], partial(self._stop, self.engines[id], self._cancel(self.engines[id])))
             case Forget(id, _):
                 del self.engines[id]
             case _:
@@ -235,7 +238,7 @@ class Reconciler:
         engine = Engine(id=f"{spec.model}-{spec.revision[:6]}-{next(self._ids)}", spec=spec, since=now, wake=self.wake)
         self.engines[engine.id] = engine
         self._log.info("starting engine", model=spec.model, revision=spec.revision, reason=reason)
-        self._spawn(engine, self._start_up(engine))
+        self._spawn(engine, partial(self._start_up, engine))
 
     async def _start_up(self, engine: Engine) -> None:
         model = engine.spec.model
@@ -262,7 +265,7 @@ class Reconciler:
         engine.memory = await asyncio.to_thread(resident, process.pid) or engine.memory
         engine.enter(EngineState.READY, now=self._now())
         process.exited.add_done_callback(lambda _: self.wake())
-        engine.watch = asyncio.create_task(self._guard(engine, self._watch(engine, process)))
+        engine.watch = asyncio.create_task(self._guard(engine, partial(self._watch, engine, process)))
 
     async def _watch(self, engine: Engine, process: EngineProcess) -> None:
         """Until the engine is gone. One that hangs has crashed without knowing it, and is killed with what it holds."""
@@ -277,13 +280,16 @@ class Reconciler:
         engine.drain_deadline = now + self._drain_timeout(engine)
         self._log.info("draining engine", engine=engine.id, reason=reason, in_flight=engine.lease.in_flight)
         self._published()
-        self._spawn(engine, engine.lease.drained())
+        self._spawn(engine, engine.lease.drained)
 
     def _drain_timeout(self, engine: Engine) -> float:
         want = self.desired.get(engine.spec.model)
         return want.drain_timeout if want else 300.0
 
-    async def _stop(self, engine: Engine) -> None:
+    async def _stop(self, engine: Engine, busy: asyncio.Task[None] | None = None) -> None:
+        """A start that was called off takes its process with it, and holds its memory until that is gone."""
+        if busy is not None:
+            await asyncio.wait((busy,))
         if engine.state is EngineState.FAILED:
             return
         engine.enter(EngineState.STOPPING, now=self._now())
@@ -301,9 +307,7 @@ class Reconciler:
                     await engine.lease.drained()
             except TimeoutError:
                 self._log.warning("drain timed out", engine=engine.id, in_flight=engine.lease.in_flight)
-        if task := self._cancel(engine):
-            await asyncio.gather(task, return_exceptions=True)
-        await self._stop(engine)
+        await self._stop(engine, self._cancel(engine))
 
     def _cancel(self, engine: Engine) -> asyncio.Task[None] | None:
         """Call off what this engine is busy with; a start-up that is called off takes its process with it."""
@@ -314,14 +318,14 @@ class Reconciler:
         engine.enter(EngineState.STOPPING, now=self._now())
         return task
 
-    def _spawn(self, engine: Engine, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, engine: Engine, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run this engine's next piece of slow work; the loop looks again when it ends."""
         engine.task = asyncio.create_task(self._guard(engine, work), name=engine.id)
 
-    async def _guard(self, engine: Engine, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, engine: Engine, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A bug in one engine's task is that engine's failure, not the appliance's."""
         try:
-            await work
+            await work()
         except Exception as bug:  # noqa: BLE001 - the guard of a supervised task
             self._log.exception("bug while handling engine", engine=engine.id)
             engine.fail(ApplianceError(f"bug: {bug!r}"), now=self._now())

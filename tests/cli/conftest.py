@@ -56,12 +56,17 @@ class Machine:
             check=False,
         )
 
-    def up(self, *arguments: str) -> str:
-        """`appliance up` in the foreground, as its own process; returns its base URL once its start has settled."""
+    def spawn_up(self, *arguments: str) -> subprocess.Popen[str]:
+        """`appliance up` in the foreground, as its own process."""
         with (self.directory / "up.log").open("w") as log:
             command = [sys.executable, "-m", "appliance", "up", *arguments]
             process = subprocess.Popen(command, cwd=self.directory, env=self._env(), stderr=log, text=True)
         self.started.append(process)
+        return process
+
+    def up(self, *arguments: str) -> str:
+        """The same; returns its base URL once its start has settled."""
+        process = self.spawn_up(*arguments)
         wait_until(lambda: process.poll() is not None or "serving " in self.log, what="the start settles")
         assert process.poll() is None, self.log
         return f"http://{self.status()['address']}"

@@ -47,6 +47,7 @@ class FakePort:
         found = self.coming.get(model) or NotReady(f"model `{model}` is not ready yet", retry_after=5.0)
         if isinstance(found, ApplianceError):
             raise found
+        self.table = replace(self.table, routes={**self.table.routes, model: found})
         return found
 
     def status(self) -> Mapping[str, Any]:

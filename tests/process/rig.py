@@ -41,6 +41,7 @@ async def start(
     log_size: int = LOG_SIZE,
     cpus: tuple[int, ...] = (),
     model: Path | None = None,
+    zygote: Path | None = None,
 ) -> EngineProcess:
     driver = Command(name="fake", command=engine.command)
     launch = Launch(
@@ -53,7 +54,15 @@ async def start(
     )
     log = home / "logs" / f"{engine.model}.log"
     return await EngineProcess.start(
-        engine, driver, launch, run=home / "run", log=log, environ=os.environ, grace=grace, log_size=log_size
+        engine,
+        driver,
+        launch,
+        run=home / "run",
+        log=log,
+        environ=os.environ,
+        grace=grace,
+        log_size=log_size,
+        zygote=zygote,
     )
 
 

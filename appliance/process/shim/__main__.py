@@ -6,9 +6,11 @@ The first message is the launch document. It holds the engine's key and environm
 
 Then, in both directions, over that socket and later over `shim.sock`:
 
-    → {"do": "hello"} {"do": "tail"} {"do": "look"} {"do": "stop", "timeout": seconds}
+    → {"do": "hello"} {"do": "tail"} {"do": "look"} {"do": "grace", "seconds"} {"do": "stop", "timeout": seconds}
     ← {"event": "started", "pid", …} {"event": "failed", "message"} {"event": "hello", …} {"event": "tail", "lines"}
       {"event": "looked"}: its shared memory is known to shim and guard
+      {"event": "granted"}: so long it will wait for another control process once this one has gone
+      {"event": "refused", "message"}: another control process holds the engine; {"event": "unknown", "do"}
       {"event": "exited", "code", "signal", "lines", "left"}: sent when nothing of the engine is left
 """
 

@@ -18,6 +18,7 @@ from appliance.process.shim.guard import Guard
 from appliance.process.shim.log import Log
 from appliance.process.shim.spawn import spawn
 from appliance.process.shim.trace import Trace
+from appliance.process.shim.warm import Keeper, Refused
 
 SOCKET = "shim.sock"
 IDENTITY = "engine.json"
@@ -37,6 +38,7 @@ class Shim:
         self._log = Log(document["log"], size=document["log_size"], count=document["log_count"])
         self._trace = Trace(document["directory"], foreign=segments.present())
         self._status: int | None = None
+        self._keeper: Keeper | None = None
         self._since = time.monotonic()
         self._kill_at = self._grace_at = self._guard_at = _LATER
         self._look_at = 0.0
@@ -50,7 +52,7 @@ class Shim:
         self._listen()
         self._guard = self._new_guard()
         try:
-            pid = spawn(self._document, self._engine_output)
+            pid = self._fork() or spawn(self._document, self._engine_output)
         except OSError as error:
             self._say("failed", message=f"cannot run `{error.filename}`: {error.strerror}")
             self._clean()
@@ -65,6 +67,21 @@ class Shim:
         while self._status is None and time.monotonic() < self._kill_at:
             self._wait()
         self._finish()
+
+    def _fork(self) -> int | None:
+        """The pid of an engine forked by the zygote; None where there is none, or it would not be the same engine."""
+        path = self._document.get("zygote")
+        if not path:
+            return None
+        try:
+            keeper = Keeper.ask(path, self._document, self._engine_output)
+        except Refused as why:
+            self._log.write(f"[appliance] started cold: {why}\n".encode())
+            return None
+        self._keeper = keeper
+        self._trace.keeper = processes.identify(keeper.pid)
+        self._selector.register(keeper.peer, selectors.EVENT_READ, lambda: self._hear(keeper))
+        return keeper.engine
 
     # Loop
 
@@ -122,6 +139,10 @@ class Shim:
                 # At once, unless something keeps killing it.
                 lived = time.monotonic() - self._guard.since
                 self._guard_at = time.monotonic() + (0.0 if lived > 1 else 1.0)
+
+    def _hear(self, keeper: Keeper) -> None:
+        self._status = keeper.status()
+        self._selector.unregister(keeper.peer)  # left open: its end would be the end of the keeper
 
     def _read_output(self) -> None:
         try:
@@ -190,17 +211,28 @@ class Shim:
             case "look":
                 self._look()
                 self._say("looked")
+            case "grace":
+                self._document["grace"] = message["seconds"]
+                self._say("granted")
             case "stop":
                 self._stop(message["timeout"])
+            case unknown:
+                self._say("unknown", do=unknown)  # a newer control process is not left waiting
 
     def _say(self, event: str, **fields: Any) -> None:
         if self._control is not None:
             self._control.send(event, **fields)
 
     def _identity(self) -> dict[str, Any]:
-        """What a new control process needs to adopt the engine, except the key, which is in the file alone."""
-        identity = {name: value for name, value in self._document["identity"].items() if name != "key"}
-        return {**identity, "pid": self._pid, "shim": os.getpid()}
+        """Enough to tell that this is the engine of the file, where the key and all else is."""
+        identity = self._document["identity"]
+        return {
+            "model": identity["model"],
+            "revision": identity["revision"],
+            "pid": self._pid,
+            "shim": os.getpid(),
+            "stopping": self._kill_at < _LATER,
+        }
 
     def _write_identity(self) -> None:
         """For adoption and for `sweep`: this engine, its key, and its traces."""
@@ -232,6 +264,8 @@ class Shim:
         """The leader has exited, or its time is over: end the rest, then clean, then say so."""
         left = self._trace.kill(shim=os.getpid(), reap=self._reap)
         self._reap()
+        if self._keeper is not None and self._status is None:
+            self._hear(self._keeper)
         self._drain_output()
         if not left:
             self._clean()

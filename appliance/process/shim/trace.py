@@ -21,12 +21,14 @@ class Trace:
 
     A process belongs to the engine when it (1) descends from the shim, which is subreaper, (2) is in the session that
     the engine's leader began, (3) carries the marker, or (4) was seen to belong before. vLLM retitles its processes,
-    which overwrites the environment that (3) reads; a daemon leaves (2); and (1) ends with the shim: hence four.
+    which overwrites the environment that (3) reads; a daemon leaves (2); and (1) ends with the shim: hence four. Of an
+    engine that a zygote has forked, (1) is said of its keeper as well, and the keeper is one of its processes.
     """
 
     def __init__(self, directory: str, *, foreign: dict[str, int] | None = None) -> None:
         self.directory = directory
         self.leader: Process | None = None
+        self.keeper: Process | None = None
         self.known: set[Process] = set()
         self.segments: dict[str, int] = {}
         self.foreign = foreign or {}
@@ -37,6 +39,7 @@ class Trace:
     def parse(cls, data: dict[str, Any]) -> Trace:
         trace = cls(data["directory"], foreign=data["foreign"])
         trace.leader = Process(*data["leader"]) if data["leader"] else None
+        trace.keeper = Process(*data["keeper"]) if data.get("keeper") else None
         trace.known = {Process(*values) for values in data["known"]}
         trace.segments = data["segments"]
         return trace
@@ -45,6 +48,7 @@ class Trace:
         return {
             "directory": self.directory,
             "leader": self.leader,
+            "keeper": self.keeper,
             "known": sorted(self.known),
             "segments": dict(self.segments),  # a copy: data is compared with later data
             "foreign": self.foreign,
@@ -61,6 +65,9 @@ class Trace:
         alive = {process for process in self.known if process.same(table.get(process.pid))}
         if shim is not None:
             alive |= processes.descendants(table, shim)
+        keeper = self.keeper
+        if keeper is not None and keeper.same(table.get(keeper.pid)):
+            alive |= {keeper, *processes.descendants(table, keeper.pid)}
         leader = self.leader
         if leader is not None and (session or leader.same(table.get(leader.pid))):
             alive |= {process for process in table.values() if leader.pid in (process.session, process.group)}
@@ -84,7 +91,9 @@ class Trace:
         deadline = time.monotonic() + KILL_DEADLINE
         while (alive := self.look(shim=shim, session=session)) and time.monotonic() < deadline:
             for process in alive:
-                processes.kill(process)
+                # The keeper last: orphans come to it as long as it lives.
+                if len(alive) == 1 or not process.same(self.keeper):
+                    processes.kill(process)
             reap()
             time.sleep(0.01)
         return alive
