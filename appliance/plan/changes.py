@@ -40,6 +40,7 @@ COSTS: Mapping[str, Cost] = {
     "memory.budget": Cost.LIVE,
     "environment.python": Cost.ENVIRONMENT,
     "environment.accelerator": Cost.ENVIRONMENT,
+    "environment.warm": Cost.LIVE,
     "models.*.source": Cost.RESTART,
     "models.*.backend": Cost.ENVIRONMENT,
     "models.*.aliases": Cost.LIVE,
