@@ -53,7 +53,7 @@ def _retire(desired: Desired, observed: Observed, now: float) -> Iterator[Action
                 yield Stop(engine.id, _why(engine, desired))
             case EngineState.READY if surplus and not _holds_the_fort(engine, desired, observed):
                 yield Drain(engine.id, _why(engine, desired))
-            case EngineState.FAILED if not wanted:
+            case EngineState.FAILED if not wanted and not _backs_off(engine, desired, observed, now):
                 yield Forget(engine.id, _why(engine, desired))
             case _:
                 continue
@@ -81,6 +81,11 @@ def _restores(engine: ObservedEngine, desired: Desired, observed: Observed) -> b
     want = desired.get(engine.spec.model)
     failed = want is not None and any(_hopeless(e) for e in observed.engines.values() if e.spec == want.spec)
     return failed and observed.last_good.get(engine.spec.model) == engine.spec
+
+
+def _backs_off(engine: ObservedEngine, desired: Desired, observed: Observed, now: float) -> bool:
+    """Whether this trace must stay: of a last good engine that failed too, and is not to be tried again yet."""
+    return _restores(engine, desired, observed) and (engine.retry_at is None or now < engine.retry_at)
 
 
 def _hopeless(engine: ObservedEngine) -> bool:
@@ -130,10 +135,17 @@ def _launch(desired: Desired, observed: Observed, now: float) -> Iterator[Action
         seen = observed.last_good.get(name) == want.spec
         if reason := _start_reason(want, mine, bool(others) or name in observed.wanted, seen, now):
             yield Start(want.spec, reason)
-        elif (
-            any(map(_hopeless, mine)) and not others and (last := observed.last_good.get(name)) not in (None, want.spec)
-        ):
+        elif any(map(_hopeless, mine)) and not others and (last := _restorable(want, siblings, observed)):
             yield Start(last, "the new revision failed; restoring the last good one")
+
+
+def _restorable(want: DesiredModel, siblings: list[ObservedEngine], observed: Observed) -> EngineSpec | None:
+    """The spec to go back to: the last good one, unless it has failed since, where somebody needs the model."""
+    last = observed.last_good.get(want.spec.model)
+    needed = want.load == "startup" or want.spec.model in observed.wanted
+    if last is None or last == want.spec or not needed:
+        return None
+    return None if any(e.spec == last and e.state is EngineState.FAILED for e in siblings) else last
 
 
 def _start_reason(want: DesiredModel, mine: list[ObservedEngine], wanted: bool, seen: bool, now: float) -> str | None:

@@ -12,7 +12,7 @@ import structlog
 
 from appliance.errors import ApplianceError, EngineCrashed, InsufficientMemory, NotReady
 from appliance.plan.actions import Action, Admit, Drain, Forget, Refuse, Start, Stop
-from appliance.plan.desired import Desired, EngineSpec
+from appliance.plan.desired import Desired, DesiredModel, EngineSpec
 from appliance.plan.observed import EngineState, Observed
 from appliance.plan.planner import LONGEST_RETRY, backoff, next_look, plan
 from appliance.process.engine_process import EngineProcess
@@ -238,12 +238,12 @@ class Reconciler:
         engine = Engine(id=f"{spec.model}-{spec.revision[:6]}-{next(self._ids)}", spec=spec, since=now, wake=self.wake)
         self.engines[engine.id] = engine
         self._log.info("starting engine", model=spec.model, revision=spec.revision, reason=reason)
-        self._spawn(engine, partial(self._start_up, engine))
+        self._spawn(engine, partial(self._start_up, engine, self.desired[spec.model]))
 
-    async def _start_up(self, engine: Engine) -> None:
+    async def _start_up(self, engine: Engine, want: DesiredModel) -> None:
         model = engine.spec.model
         try:
-            process = await self._bring_up(engine, self.desired[model])
+            process = await self._bring_up(engine, want)
         except InsufficientMemory as error:
             # Others may leave; what alone is beyond the budget never fits.
             hopeless = engine.memory is not None and self.budget is not None and engine.memory > self.budget

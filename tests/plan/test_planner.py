@@ -92,6 +92,24 @@ def test_recreate_brings_the_last_good_revision_back_when_the_new_one_fails() ->
     assert plan(recreated(A2), restoring, now=NOW) == ()
 
 
+def test_a_last_good_revision_that_fails_too_is_not_started_over_and_over() -> None:
+    failed = engine(A2, EngineState.FAILED)
+    dead = replace(observed(failed, engine(A1, EngineState.FAILED)), last_good={"a": A1})
+    assert plan(recreated(A2), dead, now=NOW) == ()
+    crashed = replace(observed(failed, engine(A1, EngineState.FAILED, retry_at=NOW + 5)), last_good={"a": A1})
+    assert plan(recreated(A2), crashed, now=NOW) == ()
+    assert kinds(plan(recreated(A2), crashed, now=NOW + 5)) == [("Forget", engine(A1, EngineState.FAILED).id)]
+
+
+def test_an_unloaded_model_is_not_restored_before_somebody_asks_for_it() -> None:
+    want = {"a": DesiredModel(A2, load="on_demand")}
+    world = replace(observed(engine(A2, EngineState.FAILED)), last_good={"a": A1})
+    assert plan(want, world, now=NOW) == ()
+    (start,) = plan(want, replace(world, wanted=frozenset({"a"})), now=NOW)
+    assert isinstance(start, Start)
+    assert start.spec == A1
+
+
 def test_a_change_during_a_rollout_supersedes_it() -> None:
     old, starting = engine(A1, EngineState.READY), engine(A2, EngineState.STARTING)
     third = replace(A1, source="pypi:a==3")
