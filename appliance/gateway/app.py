@@ -21,14 +21,14 @@ from appliance.gateway.errors import bug, stopping
 from appliance.gateway.hold import KEEP_ALIVE, Hold
 from appliance.gateway.port import Port
 from appliance.gateway.proxy import Proxy
-from appliance.gateway.routes import Routes, find
+from appliance.gateway.routes import Routes, dialect_of, find
 from appliance.gateway.upstream import Upstream
 
 
 def create_app(port: Port, *, max_body: int, loopback: bool, keep_alive: float = KEEP_ALIVE) -> Gateway:
     """`loopback` says that only this machine can connect, and turns on the checks of Host and Origin.
 
-    `keep_alive` is the seconds between two comments on a stream that waits for its model.
+    `keep_alive` is the seconds between two idle events on a stream that waits for its model.
     """
     upstream = Upstream()
     proxy = Proxy(Hold(port, keep_alive), port, upstream, max_body=max_body)
@@ -66,10 +66,14 @@ class Gateway:
             access_log.write(self._log, call)
 
     async def _answer(self, call: Call, receive: Receive) -> None:
+        try:
+            endpoint = find(self._routes, call.method, call.path)
+        except RequestError:
+            call.dialect = dialect_of(call.path)
+            raise
+        call.dialect = endpoint.dialect
         if self._loopback:
             check_loopback(call.headers)
-        endpoint = find(self._routes, call.method, call.path)
-        call.dialect = endpoint.dialect
         if endpoint.scope is not None:
             call.key = authorise(self._port.routing().keys, call.headers, endpoint.scope)
         await endpoint.answer(call, receive)

@@ -10,6 +10,7 @@ from starlette.types import Receive
 
 from appliance.config.scalars import format_size
 from appliance.errors import RequestError
+from appliance.routing import Route
 
 
 class ClientGone(Exception):
@@ -61,6 +62,19 @@ def with_defaults(request: Mapping[str, Any], defaults: Mapping[str, Any], limit
         given |= {"max_tokens", limit_name}
     named = {limit_name if name == "max_tokens" else name: value for name, value in defaults.items()}
     return {name: value for name, value in named.items() if name not in given}
+
+
+def for_engine(request: Mapping[str, Any], body: bytes | None, limit_name: str | None, route: Route) -> bytes:
+    """The client's own `body`, if there is one, unless the name differs or the model has defaults to add.
+
+    `limit_name` is None where sampling means nothing.
+    """
+    added: Mapping[str, Any] = {}
+    if route.defaults and limit_name:
+        added = with_defaults(request, route.defaults, limit_name)
+    if body is not None and not added and request["model"] == route.served:
+        return body
+    return json.dumps({**request, **added, "model": route.served}, separators=(",", ":")).encode()
 
 
 def _refuse_constant(name: str) -> NoReturn:

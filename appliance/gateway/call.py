@@ -12,6 +12,7 @@ from starlette.types import Scope, Send
 from appliance.config.models import Key
 from appliance.errors import RequestError
 from appliance.gateway.errors import Dialect, Header, render, render_event
+from appliance.gateway.question import Stream
 
 _SANE = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -63,6 +64,8 @@ class Call:
     def start(self, status: int, headers: list[Header]) -> Awaitable[None]:
         self.status = status
         headers.append((b"x-request-id", self.id))
+        if self.dialect == "anthropic":
+            headers.append((b"request-id", self.id))
         return self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def write(self, body: bytes, *, more: bool) -> Awaitable[None]:
@@ -73,11 +76,14 @@ class Call:
         self.ended = not more
         return self._send({"type": "http.response.body", "body": body, "more_body": more})
 
-    def comment(self, body: bytes) -> Awaitable[None]:
-        """Bytes that are no part of the answer: the first byte is still to come."""
-        self.sent += len(body)
-        self.last = body
-        return self._send({"type": "http.response.body", "body": body, "more_body": True})
+    async def idle(self, stream: Stream) -> None:
+        """Say that the answer goes on, or is still to begin: these bytes are no part of it."""
+        if not self.status:
+            self.streaming = True
+            await self.start(200, stream.headers())
+        self.sent += len(stream.idle)
+        self.last = stream.idle
+        await self._send({"type": "http.response.body", "body": stream.idle, "more_body": True})
 
     async def refuse(self, error: RequestError) -> None:
         """Answer with an error, or end with one what has been begun."""
@@ -85,9 +91,8 @@ class Call:
         if not self.status:
             await self.answer(*render(self.dialect, error, self.id.decode()))
         elif self.streaming and not self.ended:
-            # An event that was cut in two is closed first, so that this one stays whole.
-            close = b"" if self.last.endswith(b"\n\n") else b"\n\n"
-            await self.write(close + render_event(self.dialect, error, self.id.decode()), more=False)
+            event = render_event(self.dialect, error, self.id.decode(), last=self.last)
+            await self.write(event, more=False)
         # An answer of another kind stays incomplete, and the server closes its connection: nothing else can be said.
 
     async def answer(self, status: int, headers: list[Header], body: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from appliance.errors import ApplianceError, NotReady, RequestError
 
-Dialect = Literal["openai"]
+Dialect = Literal["openai", "anthropic", "ollama", "docker"]
 Header = tuple[bytes, bytes]
 
 
@@ -22,8 +22,9 @@ class MethodNotAllowed(RequestError):
 
 def render(dialect: Dialect, error: RequestError, request_id: str) -> tuple[int, list[Header], bytes]:
     """Status, headers and body of the answer."""
-    body = json.dumps(SHAPES[dialect](error, request_id)).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    body = BODIES[dialect](error, request_id)
+    kind = b"text/plain; charset=utf-8" if dialect == "docker" else b"application/json"
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.status == 413:
@@ -32,20 +33,60 @@ def render(dialect: Dialect, error: RequestError, request_id: str) -> tuple[int,
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
-    return error.status, headers, body
+    return OVERLOADED if dialect == "anthropic" and error.status == 503 else error.status, headers, body
 
 
-def render_event(dialect: Dialect, error: RequestError, request_id: str) -> bytes:
-    """The one event that ends a stream which cannot go on."""
-    return b"data: " + json.dumps(SHAPES[dialect](error, request_id)).encode() + b"\n\n"
+def render_event(dialect: Dialect, error: RequestError, request_id: str, *, last: bytes) -> bytes:
+    """The one event that ends a stream which cannot go on. `last` is what was written before it.
+
+    An event that was cut in two is closed first, so that this one stays whole.
+    """
+    body = BODIES[dialect](error, request_id)
+    if dialect == "ollama":
+        return (b"" if last.endswith(b"\n") else b"\n") + body + b"\n"
+    name = b"event: error\n" if dialect == "anthropic" else b""
+    return (b"" if last.endswith(b"\n\n") else b"\n\n") + name + b"data: " + body + b"\n\n"
 
 
-def _openai(error: RequestError, request_id: str) -> Mapping[str, Any]:
+OVERLOADED = 529
+"""Anthropic's own status for what is a 503 elsewhere; its clients wait and try again."""
+
+ANTHROPIC = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def _openai(error: RequestError, request_id: str) -> bytes:
     shape = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return {"error": {**shape, "request_id": request_id}}
+    return json.dumps({"error": {**shape, "request_id": request_id}}).encode()
 
 
-SHAPES: Mapping[Dialect, Callable[[RequestError, str], Mapping[str, Any]]] = {"openai": _openai}
+def _anthropic(error: RequestError, request_id: str) -> bytes:
+    kind = ANTHROPIC.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    shape = {"type": kind, "message": error.message}
+    return json.dumps({"type": "error", "error": shape, "request_id": request_id}).encode()
+
+
+def _ollama(error: RequestError, _: str) -> bytes:
+    return json.dumps({"error": error.message}).encode()
+
+
+def _docker(error: RequestError, _: str) -> bytes:
+    return f"{error.message}\n".encode()
+
+
+BODIES: Mapping[Dialect, Callable[[RequestError, str], bytes]] = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "ollama": _ollama,
+    "docker": _docker,
+}
 
 
 def unknown_route(path: str) -> RequestError:

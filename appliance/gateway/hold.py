@@ -6,21 +6,15 @@ import asyncio
 
 from appliance.gateway.call import Call
 from appliance.gateway.port import Port
+from appliance.gateway.question import Stream
 from appliance.routing import Route
 
 KEEP_ALIVE = 5.0
-"""Seconds between two comments on a waiting stream: well within what proxies and SDKs wait for a byte."""
+"""Seconds between two idle events on a waiting stream: well within what proxies and SDKs wait for a byte."""
 PATIENCE = 60.0
 """Seconds that a request without a stream may wait: nothing can be said to its client before the answer."""
 STREAM_PATIENCE = 600.0
 """Seconds that a stream may wait; the same ten minutes as `rollout.ready_timeout`."""
-
-COMMENT = b": waiting for the model\n\n"
-STREAM_HEADERS = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-)
 
 
 class Hold:
@@ -28,22 +22,15 @@ class Hold:
         self._port = port
         self._keep_alive = keep_alive
 
-    async def until_ready(self, call: Call, model: str, *, stream: bool) -> Route:
-        """A route once there is one. A stream that waits is begun with a comment: after that, its status is 200 and an
-        error can only be an event."""
-        if not stream:
+    async def until_ready(self, call: Call, model: str, stream: Stream | None) -> Route:
+        """A route once there is one. A stream that waits is begun with an idle event: after that, its status is 200
+        and an error can only be an event."""
+        if stream is None:
             return await self._port.ready(model, within=PATIENCE)
         waiting = asyncio.ensure_future(self._port.ready(model, within=STREAM_PATIENCE))
         try:
             while not (await asyncio.wait((waiting,), timeout=self._keep_alive))[0]:
-                await _comment(call)
+                await call.idle(stream)
             return waiting.result()
         finally:
             waiting.cancel()
-
-
-async def _comment(call: Call) -> None:
-    if not call.status:
-        call.streaming = True
-        await call.start(200, list(STREAM_HEADERS))
-    await call.comment(COMMENT)

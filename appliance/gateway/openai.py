@@ -11,8 +11,9 @@ from starlette.types import Receive
 from appliance.gateway.auth import allows
 from appliance.gateway.call import Call
 from appliance.gateway.errors import unknown_model
+from appliance.gateway.passthrough import Target, forward
 from appliance.gateway.port import Port
-from appliance.gateway.proxy import Proxy, Target
+from appliance.gateway.proxy import Proxy
 from appliance.gateway.routes import Endpoint, Routes
 
 TARGETS = (
@@ -26,7 +27,7 @@ TARGETS = (
 def routes(port: Port, proxy: Proxy, *, created: int) -> Routes:
     """`created` is the moment that every model is said to be made at."""
     models = Models(port, created)
-    passed = {target.path: {"POST": Endpoint(partial(proxy.forward, target=target))} for target in TARGETS}
+    passed = {target.path: {"POST": Endpoint(partial(forward, proxy=proxy, target=target))} for target in TARGETS}
     return {
         **passed,
         "/v1/models": {"GET": Endpoint(models.list)},

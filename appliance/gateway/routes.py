@@ -34,6 +34,23 @@ def find(routes: Routes, method: str, path: str) -> Endpoint:
     return endpoint
 
 
+PREFIXES: Mapping[str, Dialect] = {
+    "/api": "ollama",
+    "/anthropic": "anthropic",
+    "/v1/anthropic": "anthropic",
+    "/v1/messages": "anthropic",
+    "/v1/complete": "anthropic",
+    "/engines": "docker",
+    "/models": "docker",
+}
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose path this seems to be, where it is nobody's."""
+    found = (dialect for prefix, dialect in PREFIXES.items() if path == prefix or path.startswith(f"{prefix}/"))
+    return next(found, "openai")
+
+
 def _beneath(routes: Routes, path: str) -> Mapping[str, Endpoint] | None:
     start = path.find("/", path.find("/", 1) + 1)
     while start > 0:
