@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from appliance.engines.diagnosis import diagnose
-from appliance.engines.driver import ArgumentProblem, Format, Launch, Shape
+from appliance.engines.driver import ArgumentProblem, Choice, Format, Launch, Shape, Template
 from appliance.errors import ConfigError
 from appliance.plan.desired import EngineSpec
 
@@ -36,6 +36,9 @@ class Command:
         hint = f"write it into `backends.{self.name}.command`"
         for name in arguments:
             yield ArgumentProblem(name, f"backend `{self.name}` is a command and takes no arguments here", hint)
+
+    def choose(self, spec: EngineSpec, template: Template) -> tuple[Choice, ...]:  # noqa: ARG002 - the Protocol's
+        return ()
 
     def argv(self, spec: EngineSpec, launch: Launch) -> tuple[str, ...]:
         if unknown := unknown_placeholders(spec.command):

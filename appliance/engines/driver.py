@@ -14,13 +14,32 @@ Format = Literal["hf", "mlx", "any"]
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """How a checkpoint turns a conversation into text: its chat template in Jinja, empty where it has none."""
+
+    text: str = ""
+    model_type: str = ""
+    """`model_type` of its config.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An argument that the file leaves open and the checkpoint decides."""
+
+    argument: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """Where one engine process lives: decided by the appliance, used by a driver to build its command.
 
     `directory` is private (0700), short, and deleted with the engine. `port` is set for drivers that listen on TCP, and
     `socket` is always a path that may be bound. `key` is random per engine and never appears in an argument list.
     `cpus` are the only ones the engine runs on; none means all. `platform` is the vLLM platform class that the
-    interpreter's preflight found (`CpuPlatform`, `CudaPlatform`), empty for engines without one.
+    interpreter's preflight found (`CpuPlatform`, `CudaPlatform`), empty for engines without one. `chosen` is what the
+    driver's own `choose` made of the checkpoint.
     """
 
     python: Path | None
@@ -30,6 +49,7 @@ class Launch:
     port: int | None = None
     cpus: tuple[int, ...] = ()
     platform: str = ""
+    chosen: tuple[Choice, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -73,6 +93,10 @@ class Driver(Protocol):
 
     def check(self, arguments: Mapping[str, Any]) -> Iterator[ArgumentProblem]:
         """Every key of `engine:` that would not reach the engine as written."""
+        ...
+
+    def choose(self, spec: EngineSpec, template: Template) -> tuple[Choice, ...]:
+        """The arguments that this checkpoint decides where the spec is silent."""
         ...
 
     def argv(self, spec: EngineSpec, launch: Launch) -> tuple[str, ...]:

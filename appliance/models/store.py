@@ -103,6 +103,12 @@ class Store:
             self._prepare()
             return await self._conversions.convert(checkpoint, wanted, python, report, subject=subject)
 
+    def prepared(self, checkpoint: Checkpoint) -> Path | None:
+        """A directory of this checkpoint that can be read now: its own, or a conversion that was made before."""
+        if checkpoint.path.is_dir():
+            return checkpoint.path
+        return next(iter(self._conversions.of(checkpoint)), None)
+
     def list(self) -> tuple[Checkpoint, ...]:
         """Every complete checkpoint that was fetched, by source."""
         records = (Record.read(path) for path in sorted((self._root / "sources").glob("*.json")))

@@ -14,12 +14,13 @@ import structlog
 
 from appliance.config.models import Appliance
 from appliance.engines import driver_for
-from appliance.engines.driver import Driver, Launch
+from appliance.engines.driver import Choice, Driver, Launch
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
 from appliance.errors import StartupFailed
 from appliance.models.shape import shape
 from appliance.models.sources import parse_source
 from appliance.models.store import Store
+from appliance.models.template import template
 from appliance.plan.desired import DesiredModel, EngineSpec
 from appliance.process.engine_process import EngineProcess
 from appliance.process.zygotes import Zygotes
@@ -73,6 +74,7 @@ class BringUp:
             environment = await self._environment(engine, held)
             model = await self._checkpoint(engine, driver, environment)
             launch = self._launch(driver, environment, model)
+            launch = replace(launch, chosen=await asyncio.to_thread(choose, driver, engine.spec, model))
             await engine.ask_for_memory(driver.memory(engine.spec, launch, await asyncio.to_thread(shape, model)))
             self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
             zygote = await self._zygote(engine.spec, driver, launch, environment)
@@ -146,6 +148,11 @@ class BringUp:
     async def close(self) -> None:
         """Engines that were forked live on."""
         await self._zygotes.close()
+
+
+def choose(driver: Driver, spec: EngineSpec, model: Path) -> tuple[Choice, ...]:
+    """What the checkpoint at this path decides. Touches the disk."""
+    return driver.choose(spec, template(model, spec.arguments.get("chat_template")))
 
 
 def _directory(run: Path) -> Path:

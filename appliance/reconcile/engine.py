@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from appliance.errors import ApplianceError, InsufficientMemory
@@ -97,6 +97,7 @@ class Engine:
             "pid": self.process.pid if self.process else None,
             "in_flight": self.lease.in_flight,
             "memory": self.memory,
+            "chosen": [asdict(choice) for choice in self.process.launch.chosen] if self.process else [],
             "step": self.step or None,
             "reason": self.reason or None,
             "message": self.message or None,
