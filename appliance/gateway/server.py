@@ -8,17 +8,19 @@ import math
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import psutil
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from appliance.errors import ApplianceError, Conflict
+from appliance.gateway.protocol import Deadlines, Protocol
 
 BACKLOG = 2048
 KEEP_ALIVE = 75
 """Seconds that an idle client connection is kept; beyond the 60 s that load balancers keep theirs."""
+DEADLINES = Deadlines()
 LINGER = 0.3
 """Seconds that connections already accepted get to bring their request before this process leaves its listener."""
 
@@ -82,7 +84,7 @@ class Server(uvicorn.Server):
             # What is accepted is ours to answer, and its request may not have arrived. A connection that is told
             # `close` in an answer is not used again; one that is closed while idle may just have been.
             for connection in self.server_state.connections:
-                if isinstance(connection, HttpToolsProtocol):
+                if isinstance(connection, Protocol):
                     connection.app = _closing(connection.app)  # type: ignore[arg-type]
             await asyncio.sleep(LINGER)
         await super().shutdown(sockets)
@@ -106,14 +108,16 @@ def _closing(app: ASGIApp) -> ASGIApp:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, sockets: Sequence[socket.socket], *, close_timeout: float) -> AsyncIterator[Server]:
+async def serving(
+    app: ASGIApp, sockets: Sequence[socket.socket], *, close_timeout: float, deadlines: Deadlines = DEADLINES
+) -> AsyncIterator[Server]:
     """Serve within the block. At its end: stop accepting, let requests finish up to `close_timeout`, end the rest.
 
     The sockets listen already, so a client that is early waits for nothing but the loop.
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=partial(Protocol, deadlines=deadlines),  # type: ignore[arg-type]  # it is only ever called
         ws="none",
         lifespan="auto",
         log_config=None,

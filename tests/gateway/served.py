@@ -22,7 +22,8 @@ from appliance.config.models import Key
 from appliance.errors import ApplianceError, NotReady
 from appliance.gateway.app import create_app
 from appliance.gateway.keys import digest
-from appliance.gateway.server import bind, serving
+from appliance.gateway.protocol import Deadlines
+from appliance.gateway.server import DEADLINES, bind, serving
 from appliance.routing import Lease, Route, Routing
 
 ENGINE_KEY = "engine-key-that-no-client-may-see"
@@ -128,7 +129,13 @@ def raw_post(path: str, body: Any, **headers: str) -> bytes:
 
 @contextmanager
 def serve(
-    state: FakePort, *, max_body: int = 1 << 20, loopback: bool = True, grace: float = 1, keep_alive: float = 5
+    state: FakePort,
+    *,
+    max_body: int = 1 << 20,
+    loopback: bool = True,
+    grace: float = 1,
+    keep_alive: float = 5,
+    deadlines: Deadlines = DEADLINES,
 ) -> Iterator[Served]:
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
@@ -140,7 +147,7 @@ def serve(
         nonlocal stop, loop
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         app = create_app(state, max_body=max_body, loopback=loopback, keep_alive=keep_alive)
-        async with serving(app, [listener], close_timeout=grace):
+        async with serving(app, [listener], close_timeout=grace, deadlines=deadlines):
             up.set()
             await stop.wait()
 
