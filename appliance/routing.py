@@ -52,6 +52,8 @@ class Route:
     port: int | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Sampling defaults, merged into a request where it is silent."""
+    media_domains: tuple[str, ...] = ()
+    """Hosts that this engine may fetch images, audio and video from."""
 
 
 @dataclass(frozen=True, slots=True)

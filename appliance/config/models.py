@@ -27,9 +27,14 @@ from appliance.config.scalars import (
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 SHA256 = r"^[0-9a-f]{64}$"
 ROUTE = r"^/"
+DOMAIN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 
 Name = Annotated[str, StringConstraints(strict=True, pattern=NAME)]
 """A name that is also safe as a file name and in a URL path."""
+
+
+Domain = Annotated[str, StringConstraints(strict=True, pattern=DOMAIN)]
+"""The name of one host."""
 
 
 class Strict(BaseModel):
@@ -52,6 +57,10 @@ class Server(Strict):
 
     max_body: Size = Field(default=32 * 1024 * 1024, validate_default=False)
     """Largest request body accepted, as a size. 32 MiB holds a long context with several images."""
+
+    media_domains: tuple[Domain, ...] = ()
+    """Hosts that engines may fetch images, audio and video from when a request names them by URL. Empty: such URLs are
+    refused, since whoever asks could have this machine open any address it reaches; `data:` URLs always pass."""
 
     log: Literal["auto", "pretty", "json"] = "auto"
     """Log format on stderr. `auto` is pretty on a terminal and JSON otherwise."""

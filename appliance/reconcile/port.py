@@ -29,6 +29,7 @@ class Port:
     def configure(self, appliance: Appliance) -> None:
         """Put names, keys and defaults in force for every request from now on."""
         self._models = appliance.models
+        self._media_domains = appliance.server.media_domains
         self._keys: tuple[Key, ...] = appliance.auth.keys
         self._aliases, self._globs = _aliases(appliance.models)
         self.publish()
@@ -78,6 +79,7 @@ class Port:
             socket=None if process.launch.port else str(process.launch.socket),
             port=process.launch.port,
             defaults=model.sampling.model_dump(exclude_none=True),
+            media_domains=self._media_domains,
         )
 
 

@@ -23,11 +23,14 @@ def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[
     backend = backend_of(model, appliance)
     command = appliance.backends.get(backend)
     env = {**command.env, **model.env} if command else model.env
+    engine = dict(model.engine)
+    if appliance.server.media_domains and not command:
+        engine["allowed_media_domains"] = [*appliance.server.media_domains]
     spec = EngineSpec(
         model=name,
         backend=backend,
         source=absolute_source(model.source, base),
-        engine=tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in model.engine.items())),
+        engine=tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in engine.items())),
         env=tuple(sorted((variable, secret.get_secret_value()) for variable, secret in env.items())),
         command=command.command if command else (),
         health=command.health if command else "/health",

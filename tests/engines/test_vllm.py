@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from appliance.engines.driver import Launch
+from appliance.engines.driver import Choice, Launch
 from appliance.engines.vllm import VLLM
 from appliance.engines.vllm_arguments import OWNED, arguments
 from appliance.plan.desired import EngineSpec
@@ -42,9 +42,25 @@ def test_command_runs_the_server_as_a_module_on_the_private_socket() -> None:
         "--uds=/run/e-1/engine.sock",
         "--served-model-name",
         "smol",
+        "--allowed-media-domains",
+        "none.invalid",
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",
     )
+
+
+def test_engine_fetches_media_from_the_listed_hosts_alone_and_follows_none_elsewhere() -> None:
+    argv = VLLM().argv(spec(allowed_media_domains=["a.example", "b.example"]), LAUNCH)
+    where = argv.index("--allowed-media-domains")
+    assert argv[where + 1 : where + 4] == ("a.example", "b.example", "--disable-uvicorn-access-log")
+    assert VLLM().env(spec(), LAUNCH)["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+
+
+def test_what_the_checkpoint_decides_is_in_the_command_unless_the_file_says_otherwise() -> None:
+    chosen = (Choice("tool_call_parser", "hermes", "why"), Choice("enable_auto_tool_choice", True, "why"))
+    launch = replace(LAUNCH, chosen=chosen)
+    assert words(launch) == ("--enable-auto-tool-choice", "--tool-call-parser=hermes")
+    assert words(launch, tool_call_parser="glm47") == ("--enable-auto-tool-choice", "--tool-call-parser=glm47")
 
 
 def test_key_is_in_the_environment_and_not_in_the_command() -> None:

@@ -56,3 +56,16 @@ def test_local_paths_start_at_the_files_directory() -> None:
 
 def test_secrets_in_env_do_not_show_in_a_repr() -> None:
     assert "hunter2" not in repr(spec(env={"TOKEN": "hunter2"}))
+
+
+def test_media_domains_are_an_argument_of_every_engine_that_knows_it() -> None:
+    def arguments(backend: str) -> dict[str, object]:
+        document = {
+            "server": {"media_domains": ["images.example"]},
+            "models": {"m": {"source": "/m", "backend": backend}},
+            "backends": {"own": {"command": ["server"]}},
+        }
+        return resolve(Appliance.model_validate(document), environments={}, base=BASE)["m"].spec.arguments
+
+    assert arguments("vllm") == {"allowed_media_domains": ["images.example"]}
+    assert arguments("own") == {}
