@@ -3,6 +3,7 @@
     ApplianceError                exit 1, printed as `error: … / hint: …`
     ├── ConfigError               edit the file (or the variable, or the flag); carries every problem at once
     ├── Conflict                  somebody else holds what is needed: a port, a state directory, a running engine
+    │   └── Stale                 what the caller looked at has changed since: look again
     ├── SourceError               a model's bytes
     │   ├── SourceNotFound        name another source
     │   ├── TransferFailed        try again; what has arrived is kept
@@ -38,6 +39,10 @@ class Conflict(ApplianceError):
     """Something needed is held by somebody else."""
 
 
+class Stale(Conflict):
+    """What the caller decided by is not what is there any more."""
+
+
 class SourceError(ApplianceError):
     """A model's bytes cannot be had or cannot be used."""
 
@@ -67,7 +72,11 @@ class StartupFailed(EngineError):
 
 
 class InsufficientMemory(EngineError):
-    """The engine would take more memory than the budget leaves."""
+    """The engine would take more memory than the budget leaves. `available` is how many bytes it could have."""
+
+    def __init__(self, message: str, *, hint: str | None = None, available: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.available = available
 
 
 class EngineCrashed(EngineError):

@@ -118,11 +118,17 @@ def plan(
 
 
 @app.command()
-def apply(json: Json = False) -> None:
+def apply(
+    if_match: Annotated[
+        str | None,
+        typer.Option(metavar="TAG", help="Only what `plan` showed under this tag; else nothing is done."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Read the file again now, as saving it does, and say what that changed."""
     from appliance.cli.inspect import apply
 
-    apply(as_json=json)
+    apply(tag=if_match, as_json=json)
 
 
 @app.command()

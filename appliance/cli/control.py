@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from appliance.errors import ApplianceError, Conflict
@@ -28,11 +29,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask(state: StateDirectory, method: str, path: str) -> dict[str, Any]:
+def ask(state: StateDirectory, method: str, path: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
     """One request to the admin API. Raises NotRunning where nobody answers."""
     connection = _UnixConnection(str(state.control_socket))
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=dict(headers or {}))
         response = connection.getresponse()
         body = response.read()
     except (FileNotFoundError, ConnectionRefusedError):
@@ -44,8 +45,14 @@ def ask(state: StateDirectory, method: str, path: str) -> dict[str, Any]:
     finally:
         connection.close()
     if response.status >= 400:
-        raise ApplianceError(
-            f"the appliance answered {response.status} to {method} {path}: {body.decode(errors='replace')}"
-        )
+        raise _refusal(f"the appliance answered {response.status} to {method} {path}", body)
     answer: dict[str, Any] = json.loads(body)
     return answer
+
+
+def _refusal(what: str, body: bytes) -> ApplianceError:
+    try:
+        error = json.loads(body)["error"]
+        return ApplianceError(error["message"], hint=error["hint"])
+    except (ValueError, KeyError, TypeError):
+        return ApplianceError(f"{what}: {body.decode(errors='replace')}")

@@ -11,8 +11,8 @@ from typing import Any
 from appliance.cli import output
 from appliance.cli.loading import read
 from appliance.cli.progress import shown
-from appliance.cli.serve import choose_environments
 from appliance.environments.provision import Environments, InstalledEnvironment
+from appliance.reconcile.control import choose_environments
 from appliance.state import StateDirectory
 
 

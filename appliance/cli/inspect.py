@@ -11,10 +11,12 @@ from typing import Any
 from appliance.cli import output
 from appliance.cli.control import ask
 from appliance.errors import ApplianceError, ConfigError
-from appliance.process.logs import follow as follow_log
-from appliance.process.logs import tail
+from appliance.process.logs import Tail
+from appliance.reconcile.status import essence
 from appliance.state import StateDirectory
 
+POLL = 0.2
+"""Seconds between two looks at a log that has nothing new."""
 REFRESH = 0.5
 """Seconds between two looks of `status --watch`."""
 
@@ -55,18 +57,12 @@ def _print_changes(state: StateDirectory, *, as_json: bool) -> None:
     before: Any = None
     while True:
         status = ask(state, "GET", "/admin/v1/status")
-        if (seen := _essence(status)) != before:
+        if (seen := essence(status)) != before:
             before = seen
             for model in status["models"]:
                 line = json.dumps(model, ensure_ascii=False) if as_json else "\t".join(_model_row(model))
                 output.data(line)
         time.sleep(REFRESH)
-
-
-def _essence(status: dict[str, Any]) -> Any:
-    """What makes a change worth a line: not ages and not bytes."""
-    engines = [(m["name"], e["id"], e["state"], e["step"]) for m in status["models"] for e in m["engines"]]
-    return status["generation"], status["problem"], engines, [(m["name"], m["state"]) for m in status["models"]]
 
 
 def _headline(status: dict[str, Any]) -> str:
@@ -101,8 +97,9 @@ def _model_row(model: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def apply(*, as_json: bool) -> None:
-    outcome = ask(StateDirectory.locate(os.environ), "POST", "/admin/v1/apply")
+def apply(*, tag: str | None, as_json: bool) -> None:
+    headers = {"if-match": f'"{tag}"'} if tag else {}
+    outcome = ask(StateDirectory.locate(os.environ), "POST", "/admin/v1/apply", headers)
     if as_json:
         output.as_json(outcome)
     for change in () if as_json else outcome["changes"]:
@@ -143,5 +140,9 @@ def show_logs(model: str | None, *, follow: bool, lines: int) -> None:
     if not path.is_file():
         known = ", ".join(sorted(f"`{file.stem}`" for file in state.logs.glob("*.log"))) or "none yet"
         raise ApplianceError(f"there is no log `{path}`", hint=f"logs there are: {known}")
-    for line in follow_log(path, lines=lines) if follow else tail(path, lines):
-        output.data(line)
+    with Tail(path, lines=lines) as log:
+        while (found := log.read()) or follow:
+            for line in found:
+                output.data(line)
+            if not found:
+                time.sleep(POLL)

@@ -50,10 +50,15 @@ def _show(answer: dict[str, Any]) -> None:
         ("ACTION", "MODEL", "IN FLIGHT", "REASON"),
         ((a["action"], a["model"], str(a.get("in_flight", "-")), a["reason"]) for a in answer["actions"]),
     )
+    for action in answer["actions"]:
+        if action.get("hint"):
+            output.note(f"{action['model']}: {action['hint']}")
     memory = answer["memory"]
     if memory:
         sizes = {name: output.size(memory[name]) for name in ("now", "peak", "after", "budget")}
         output.data("memory\t" + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+    if tag := answer.get("tag"):
+        output.note(f"`appliance apply --if-match {tag}` does this, or nothing if anything has moved meanwhile")
 
 
 def _value(value: Any) -> str:

@@ -56,6 +56,9 @@ class Command:
     def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:  # noqa: ARG002 - the Protocol's
         return shape.weights
 
+    def fitting(self, spec: EngineSpec, launch: Launch, shape: Shape, available: int) -> None:  # noqa: ARG002 - the Protocol's
+        return None
+
     def health(self, spec: EngineSpec) -> str:
         return spec.health
 

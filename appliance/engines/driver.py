@@ -66,6 +66,8 @@ class Shape:
 
     weights: int
     cache_per_token: int | None = None
+    context: int | None = None
+    """The longest context, in tokens, that the checkpoint itself is made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,10 @@ class Driver(Protocol):
 
     def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:
         """Bytes of main memory that the engine will take, or None where that cannot be told beforehand."""
+        ...
+
+    def fitting(self, spec: EngineSpec, launch: Launch, shape: Shape, available: int) -> Mapping[str, Any] | None:
+        """Arguments with the longest context with which the engine takes at most so many bytes; None where none do."""
         ...
 
     def health(self, spec: EngineSpec) -> str:

@@ -24,6 +24,8 @@ MEDIA = "allowed_media_domains"
 NO_MEDIA = ("none.invalid",)
 """To vLLM an empty list means every host. This one cannot exist (RFC 2606)."""
 
+_BLOCK = 128
+"""Tokens in one block of vLLM's cache on the CPU."""
 _PROCESSES = 1400 * 1024**2
 """Bytes that the API server and an engine core take beside weights and cache: measured with 0.32 on Linux."""
 
@@ -76,6 +78,17 @@ class VLLM:
             return None  # what it takes is the GPU's
         cache = {**_CPU_DEFAULTS, **spec.arguments}["kv_cache_memory_bytes"]
         return shape.weights + vllm_arguments.count(cache) + _PROCESSES * _ranks(spec.arguments)
+
+    def fitting(self, spec: EngineSpec, launch: Launch, shape: Shape, available: int) -> Mapping[str, Any] | None:
+        if launch.platform != _CPU or not shape.cache_per_token:
+            return None
+        cache = available - shape.weights - _PROCESSES * _ranks(spec.arguments)
+        cache -= cache % 1024**2  # a number that a person can type
+        longest = spec.arguments.get("max_model_len") or shape.context
+        if not isinstance(longest, int):  # vLLM takes `32k` and `auto` as well
+            longest = shape.context
+        context = min(cache // shape.cache_per_token // _BLOCK * _BLOCK, longest or cache)
+        return {"max_model_len": context, "kv_cache_memory_bytes": cache} if context >= _BLOCK else None
 
     def health(self, spec: EngineSpec) -> str:
         return spec.health

@@ -1,16 +1,33 @@
-"""The admin API, served on the unix socket in the state directory, where file permissions are the authentication."""
+"""The admin API: on the unix socket, where file permissions are the authentication, and for admin keys over TCP."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message, Receive
 
+from appliance.errors import ApplianceError, Conflict, Stale
+from appliance.gateway.call import Call
+from appliance.gateway.routes import Endpoint, Routes
 from appliance.plan.changes import Change
+from appliance.process.logs import Tail
+
+LOOK = 0.5
+"""Seconds between two looks at the status for somebody who follows events: a step or a counter may have changed."""
+KEEP_ALIVE = 15.0
+"""Seconds of silence before a comment keeps a stream of events open."""
+LINES = 200
+MOST_LINES = 10_000
 
 
 class Outcome(Protocol):
@@ -23,46 +40,242 @@ class Outcome(Protocol):
     def problem(self) -> str | None: ...
 
 
-class Stop(Protocol):
-    def __call__(self, *, keep_engines: bool) -> None: ...
+class Entry(Protocol):
+    """One generation of the file."""
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def text(self) -> str: ...
 
 
-def create_admin_app(
-    status: Callable[[], Mapping[str, Any]],
-    stop: Stop,
-    restart: Callable[[], Awaitable[str | None]],
-    apply: Callable[[], Awaitable[Outcome]],
-    plan: Callable[[], Awaitable[Mapping[str, Any]]],
-) -> Starlette:
-    """`stop` and `restart` are asked for, not waited for: the caller sees the socket close when it is done.
+class Event(Protocol):
+    @property
+    def number(self) -> int: ...
 
-    A restart that cannot be, answers why.
-    """
+    @property
+    def kind(self) -> str: ...
 
-    async def get_status(_: Request) -> Response:
-        return JSONResponse(status())
+    @property
+    def time(self) -> str: ...
 
-    async def post_stop(request: Request) -> Response:
-        stop(keep_engines=request.query_params.get("keep_engines") == "true")
+    @property
+    def data(self) -> Mapping[str, Any]: ...
+
+
+class Events(Protocol):
+    @property
+    def closed(self) -> bool: ...
+
+    def since(self, number: int) -> Sequence[Event]: ...
+
+    async def news(self, within: float) -> None: ...
+
+
+class Control(Protocol):
+    """The running appliance, as the admin API asks it."""
+
+    @property
+    def events(self) -> Events: ...
+
+    def status(self) -> Mapping[str, Any]: ...
+
+    def essence(self) -> Any:
+        """What of the status is worth telling when it changes: no ages, no bytes."""
+        ...
+
+    async def preview(self) -> Mapping[str, Any]: ...
+
+    async def reload(self, *, expected: str | None = None) -> Outcome: ...
+
+    async def rollback(self, generation: int | None, *, expected: str | None = None) -> tuple[Entry, Outcome]: ...
+
+    def entries(self) -> Sequence[Any]: ...
+
+    def diff(self, before: int, after: int | None) -> str: ...
+
+    def log(self, model: str | None) -> Path: ...
+
+
+class Process(Protocol):
+    """The control process itself, which only its own user may end. Both are asked for, not waited for."""
+
+    def stop(self, *, keep_engines: bool) -> None: ...
+
+    async def restart(self) -> str | None:
+        """Why not, where it cannot be."""
+        ...
+
+
+def create_admin_app(control: Control, process: Process | None = None) -> Starlette:
+    """With a `process` it can be ended, too: that is for the unix socket alone."""
+    api = _Api(control)
+    routes = [
+        Route("/admin/v1/status", api.status, methods=["GET"]),
+        Route("/admin/v1/plan", api.plan, methods=["GET"]),
+        Route("/admin/v1/apply", api.apply, methods=["POST"]),
+        Route("/admin/v1/history", api.history, methods=["GET"]),
+        Route("/admin/v1/history/{generation:int}", api.generation, methods=["GET"]),
+        Route("/admin/v1/diff", api.diff, methods=["GET"]),
+        Route("/admin/v1/rollback", api.rollback, methods=["POST"]),
+        Route("/admin/v1/events", api.events, methods=["GET"]),
+        Route("/admin/v1/logs", api.logs, methods=["GET"]),
+    ]
+    if process is not None:
+        ends = _Ends(process)
+        routes.append(Route("/admin/v1/stop", ends.stop, methods=["POST"]))
+        routes.append(Route("/admin/v1/restart", ends.restart, methods=["POST"]))
+    return Starlette(routes=routes, exception_handlers={ApplianceError: _refusal, HTTPException: _refusal})
+
+
+def routes(app: Starlette) -> Routes:
+    """The same API in the gateway, for keys with the scope `admin`."""
+
+    async def answer(call: Call, receive: Receive) -> None:
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await call.start(message["status"], [*message["headers"]])
+            else:
+                await call.write(message.get("body", b""), more=message.get("more_body", False))
+
+        await app(call.scope, receive, send)
+
+    endpoint = Endpoint(answer, scope="admin", key_required=True)
+    return {"/admin/v1/*": {"GET": endpoint, "POST": endpoint}}
+
+
+class _Api:
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def status(self, _: Request) -> Response:
+        return JSONResponse(self._control.status())
+
+    async def plan(self, _: Request) -> Response:
+        plan = await self._control.preview()
+        return JSONResponse(plan, headers={"etag": f'"{plan["tag"]}"'} if plan["tag"] else None)
+
+    async def apply(self, request: Request) -> Response:
+        return JSONResponse(_told(await self._control.reload(expected=_expected(request))))
+
+    async def history(self, _: Request) -> Response:
+        entries = await asyncio.to_thread(self._control.entries)
+        return JSONResponse([{k: v for k, v in asdict(entry).items() if k != "text"} for entry in entries])
+
+    async def generation(self, request: Request) -> Response:
+        number = request.path_params["generation"]
+        entries = await asyncio.to_thread(self._control.entries)
+        entry = next((each for each in entries if each.generation == number), None)
+        if entry is None:
+            raise ApplianceError(f"there is no generation {number}", hint="GET /admin/v1/history lists them")
+        return JSONResponse(asdict(entry))
+
+    async def diff(self, request: Request) -> Response:
+        before, after = _number(request, "from"), _number(request, "to")
+        if before is None:
+            raise ApplianceError("`from` is missing", hint="name a generation: /admin/v1/diff?from=1&to=2")
+        return Response(await asyncio.to_thread(self._control.diff, before, after), media_type="text/plain")
+
+    async def rollback(self, request: Request) -> Response:
+        wanted = _number(request, "generation")
+        entry, outcome = await self._control.rollback(wanted, expected=_expected(request))
+        return JSONResponse({"generation": entry.generation, **_told(outcome)})
+
+    async def events(self, request: Request) -> Response:
+        last = request.headers.get("last-event-id", "")
+        number = int(last) if last.isdecimal() else 0
+        return StreamingResponse(_events(self._control, number), media_type="text/event-stream", headers=_LIVE)
+
+    async def logs(self, request: Request) -> Response:
+        lines = min(_number(request, "lines") or LINES, MOST_LINES)
+        tail = Tail(self._control.log(request.query_params.get("model")), lines=lines)
+        follow = request.query_params.get("follow") == "true"
+        return StreamingResponse(_log(self._control, tail, follow=follow), media_type="text/plain", headers=_LIVE)
+
+
+class _Ends:
+    """The caller sees the socket close when it is done."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def stop(self, request: Request) -> Response:
+        self._process.stop(keep_engines=request.query_params.get("keep_engines") == "true")
         return JSONResponse({"stopping": True}, status_code=202)
 
-    async def post_restart(_: Request) -> Response:
-        return JSONResponse({"problem": await restart()}, status_code=202)
+    async def restart(self, _: Request) -> Response:
+        return JSONResponse({"problem": await self._process.restart()}, status_code=202)
 
-    async def post_apply(_: Request) -> Response:
-        outcome = await apply()
-        changes = [{"path": change.path, "cost": change.cost} for change in outcome.changes]
-        return JSONResponse({"problem": outcome.problem, "changes": changes})
 
-    async def get_plan(_: Request) -> Response:
-        return JSONResponse(await plan())
+_LIVE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
-    return Starlette(
-        routes=[
-            Route("/admin/v1/status", get_status, methods=["GET"]),
-            Route("/admin/v1/plan", get_plan, methods=["GET"]),
-            Route("/admin/v1/stop", post_stop, methods=["POST"]),
-            Route("/admin/v1/restart", post_restart, methods=["POST"]),
-            Route("/admin/v1/apply", post_apply, methods=["POST"]),
-        ]
-    )
+
+async def _events(control: Control, number: int) -> AsyncIterator[str]:
+    """What has happened since that number and is still known, then what happens, and the status whenever it changes.
+
+    A status has no number: whoever comes back gets the newest.
+    """
+    seen: Any = None
+    silence = 0.0
+    while True:
+        told = control.events.since(number)
+        for event in told:
+            number = event.number
+            yield _event(event.kind, {"time": event.time, **event.data}, event.number)
+        if (essence := control.essence()) != seen:
+            seen = essence
+            yield _event("status", control.status())
+        elif not told and (silence := silence + LOOK) >= KEEP_ALIVE:
+            silence = 0.0
+            yield ": nothing new\n\n"
+        if control.events.closed:
+            return
+        await control.events.news(LOOK)
+
+
+def _event(kind: str, data: Mapping[str, Any], number: int | None = None) -> str:
+    identity = "" if number is None else f"id: {number}\n"
+    return f"{identity}event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+async def _log(control: Control, tail: Tail, *, follow: bool) -> AsyncIterator[str]:
+    with tail:
+        while True:
+            if lines := await asyncio.to_thread(tail.read):
+                yield "".join(f"{line}\n" for line in lines)
+            elif not follow or control.events.closed:
+                return
+            else:
+                await asyncio.sleep(LOOK)
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    changes = [{"path": change.path, "cost": change.cost} for change in outcome.changes]
+    return {"problem": outcome.problem, "changes": changes}
+
+
+def _expected(request: Request) -> str | None:
+    """The tag of a plan that this request was made for."""
+    given = request.headers.get("if-match", "*").strip()
+    return None if given == "*" else given.strip('"')
+
+
+def _number(request: Request, name: str) -> int | None:
+    given = request.query_params.get(name)
+    if given is None:
+        return None
+    if not given.isdecimal():
+        raise ApplianceError(f"`{name}` must be a whole number, not `{given[:40]}`")
+    return int(given)
+
+
+async def _refusal(_: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        status, message, hint = error.status_code, error.detail, None
+    elif isinstance(error, ApplianceError):
+        status = 412 if isinstance(error, Stale) else 409 if isinstance(error, Conflict) else 400
+        message, hint = error.message, error.hint
+    else:
+        raise error
+    return JSONResponse({"error": {"type": type(error).__name__, "message": message, "hint": hint}}, status_code=status)

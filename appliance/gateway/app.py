@@ -10,11 +10,13 @@ import asyncio
 import time
 
 import structlog
+from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from appliance.errors import RequestError
 from appliance.gateway import access_log, health, openai
-from appliance.gateway.auth import authorise, check_loopback
+from appliance.gateway.admin import routes as admin_routes
+from appliance.gateway.auth import authorise, check_loopback, no_keys
 from appliance.gateway.body import ClientGone
 from appliance.gateway.call import Call
 from appliance.gateway.errors import bug, stopping
@@ -25,14 +27,19 @@ from appliance.gateway.routes import Routes, dialect_of, find
 from appliance.gateway.upstream import Upstream
 
 
-def create_app(port: Port, *, max_body: int, loopback: bool, keep_alive: float = KEEP_ALIVE) -> Gateway:
+def create_app(
+    port: Port, *, max_body: int, loopback: bool, keep_alive: float = KEEP_ALIVE, admin: Starlette | None = None
+) -> Gateway:
     """`loopback` says that only this machine can connect, and turns on the checks of Host and Origin.
 
-    `keep_alive` is the seconds between two idle events on a stream that waits for its model.
+    `keep_alive` is the seconds between two idle events on a stream that waits for its model. `admin` is the API for
+    keys with the scope `admin`.
     """
     upstream = Upstream()
     proxy = Proxy(Hold(port, keep_alive), port, upstream, max_body=max_body)
     routes = {**openai.routes(port, proxy, created=int(time.time())), **health.routes(port)}
+    if admin is not None:
+        routes |= admin_routes(admin)
     return Gateway(port, upstream, routes, loopback=loopback)
 
 
@@ -76,6 +83,8 @@ class Gateway:
             check_loopback(call.headers)
         if endpoint.scope is not None:
             call.key = authorise(self._port.routing().keys, call.headers, endpoint.scope)
+            if endpoint.key_required and call.key is None:
+                raise no_keys(endpoint.scope)
         await endpoint.answer(call, receive)
 
     async def _live(self, receive: Receive, send: Send) -> None:

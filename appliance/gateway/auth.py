@@ -107,6 +107,16 @@ def _unauthorised(message: str) -> RequestError:
     return RequestError(message, status=401, code="invalid_api_key")
 
 
+def no_keys(scope: Scope) -> RequestError:
+    return RequestError(
+        f"this needs an API key with the scope `{scope}`, and none is configured: `appliance key create NAME "
+        f"--scope {scope}` makes one; on this machine the commands need none",
+        status=403,
+        type="permission_error",
+        code="key_required",
+    )
+
+
 def _forbidden(name: str, value: bytes) -> RequestError:
     shown = value[:100].decode("ascii", "replace")
     return RequestError(

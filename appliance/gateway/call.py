@@ -35,6 +35,7 @@ class Call:
         "model",
         "path",
         "revision",
+        "scope",
         "sent",
         "started",
         "status",
@@ -43,6 +44,7 @@ class Call:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
+        self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])

@@ -18,6 +18,8 @@ class Endpoint:
     scope: Scope | None = "inference"
     """What the key must allow; None asks for no key."""
     dialect: Dialect = "openai"
+    key_required: bool = False
+    """Whether nobody may ask without a key, even where none are configured."""
 
 
 Routes = Mapping[str, Mapping[str, Endpoint]]

@@ -16,16 +16,23 @@ def shape(path: Path) -> Shape:
     """Of a checkpoint's directory or its one file."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in _WEIGHTS]
     weights = sum(file.stat().st_size for file in files)
-    return Shape(weights, _cache_per_token(path / "config.json"))
+    config = _config(path / "config.json")
+    context = config.get("max_position_embeddings")
+    return Shape(weights, _cache_per_token(config), context if isinstance(context, int) else None)
 
 
-def _cache_per_token(config: Path) -> int | None:
-    """2 (keys and values) x layers x key-value heads x head size x bytes, as Hugging Face configs name them."""
+def _config(path: Path) -> dict[str, Any]:
+    """The language model's part of a Hugging Face config; empty where there is none."""
     try:
-        values: dict[str, Any] = json.loads(config.read_bytes())
+        values = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        return None
-    values = values.get("text_config", values)
+        return {}
+    values = values.get("text_config", values) if isinstance(values, dict) else {}
+    return values if isinstance(values, dict) else {}
+
+
+def _cache_per_token(values: dict[str, Any]) -> int | None:
+    """2 (keys and values) x layers x key-value heads x head size x bytes, as Hugging Face configs name them."""
     heads, layers, hidden = (values.get(name) for name in ("num_attention_heads", "num_hidden_layers", "hidden_size"))
     if not (isinstance(heads, int) and isinstance(layers, int) and isinstance(hidden, int) and heads > 0):
         return None

@@ -26,10 +26,11 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Give this start up: its memory cannot be had."""
+    """Give this start up: its memory cannot be had. `available` is how many bytes could be."""
 
     engine: str
     reason: str
+    available: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,32 +14,57 @@ _LEAVING = (EngineState.DRAINING, EngineState.STOPPING)
 def make_room(desired: Desired, observed: Observed) -> Iterator[Action]:
     """What lets the engines that wait for memory go on, oldest first.
 
-    (1) What fits is admitted. (2) What will fit once the engines that are leaving have left waits for them. (3) What
-    would fit if others gave way makes them: its own predecessor, unless the strategy is `surge`, and then idle engines
-    that load on demand, the least recently used first. (4) What cannot fit is refused before anybody gives way.
+    (1) What fits is admitted, with `recreate` only once its predecessor is gone. (2) What cannot fit is refused before
+    anybody gives way. (3) What would fit if others gave way makes them: its own predecessor, unless the strategy is
+    `surge`, and then idle engines that load on demand, the least recently used first. (4) What will fit once those that
+    are leaving have left waits for them, and so does what came later.
     """
     free = _free(observed)
     for engine in _waiting(observed):
         need = engine.memory or 0
-        if free is None or need <= free:  # (1)
+        before = _must_go_first(engine, desired, observed)
+        if not before and (free is None or need <= free):  # (1)
             yield Admit(engine.id, "fits in memory")
             free = None if free is None else free - need
             continue
-        leaving = sum(e.memory or 0 for e in observed.engines.values() if e.state in _LEAVING)
-        short = need - free - leaving
-        if short <= 0:  # (2)
-            return
-        giving, given = [], 0
-        for candidate in _candidates(engine, desired, observed):
-            if given >= short:
-                break
-            giving.append(candidate)
-            given += candidate.memory or 0
-        if given < short:  # (4)
-            yield Refuse(engine.id, _why_not(engine, observed))
+        available = free
+        if free is not None:
+            available = free + sum(e.memory or 0 for e in observed.engines.values() if e.state in _LEAVING)
+        giving = [e for e in before if e.state is EngineState.READY]
+        giving = [*giving, *_others_that_give_way(engine, giving, available, desired, observed)]
+        if available is not None and need > (available := available + sum(e.memory or 0 for e in giving)):  # (2)
+            yield Refuse(engine.id, _why_not(engine, observed), available=max(0, available))
             continue
         yield from (Drain(each.id, f"makes room for `{engine.spec.model}`") for each in giving)  # (3)
+        return  # (4)
+
+
+def _must_go_first(engine: ObservedEngine, desired: Desired, observed: Observed) -> list[ObservedEngine]:
+    """The predecessors that `recreate` does not let live beside this engine."""
+    want = desired.get(engine.spec.model)
+    if want is None or want.strategy != "recreate":
+        return []
+    alive = [e for e in observed.engines.values() if e.alive and e.admitted and e.id != engine.id]
+    return [e for e in alive if e.spec.model == engine.spec.model]
+
+
+def _others_that_give_way(
+    engine: ObservedEngine,
+    giving: list[ObservedEngine],
+    available: int | None,
+    desired: Desired,
+    observed: Observed,
+) -> Iterator[ObservedEngine]:
+    """As few as it takes beside those that are `giving` way anyhow; all that could where that is not enough."""
+    if available is None:
         return
+    short = (engine.memory or 0) - available - sum(e.memory or 0 for e in giving)
+    for candidate in _candidates(engine, desired, observed):
+        if short <= 0:
+            return
+        if candidate not in giving:
+            yield candidate
+            short -= candidate.memory or 0
 
 
 def _waiting(observed: Observed) -> list[ObservedEngine]:
@@ -50,7 +75,8 @@ def _waiting(observed: Observed) -> list[ObservedEngine]:
 def _free(observed: Observed) -> int | None:
     if observed.budget is None:
         return None
-    return observed.budget - sum(e.memory or 0 for e in observed.engines.values() if e.alive and e.admitted)
+    taken = sum(e.memory or 0 for e in observed.engines.values() if e.alive and e.admitted)
+    return observed.budget - observed.overhead - taken
 
 
 def _candidates(engine: ObservedEngine, desired: Desired, observed: Observed) -> Iterator[ObservedEngine]:

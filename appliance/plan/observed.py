@@ -60,3 +60,5 @@ class Observed:
     last_good: Mapping[str, EngineSpec] = field(default_factory=dict)
     budget: int | None = None
     """Bytes that all engines together may take; None where nothing bounds them."""
+    overhead: int = 0
+    """Bytes of the budget that belong to no engine: what keeps their starts warm."""

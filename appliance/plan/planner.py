@@ -11,6 +11,8 @@ from appliance.plan.observed import EngineState, Observed, ObservedEngine
 
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 60.0
+JITTER = 0.25
+"""The share of a wait that chance may take off: engines that fell together should not all come back together."""
 
 _USEFUL = (EngineState.STARTING, EngineState.READY)
 
@@ -33,10 +35,13 @@ def next_look(desired: Desired, observed: Observed) -> float | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def backoff(crashes: int) -> float:
-    """Seconds to wait after this many crashes in a row (1 or more): doubling, with a ceiling."""
+def backoff(crashes: int, *, chance: float) -> float:
+    """Seconds to wait after this many crashes in a row (1 or more): doubling, with a ceiling.
+
+    `chance` is the caller's random number in [0, 1), of which the jitter is made.
+    """
     doublings = min(crashes - 1, 16)  # beyond any ceiling, and far from overflow
-    return min(FIRST_RETRY * 2.0**doublings, LONGEST_RETRY)
+    return min(FIRST_RETRY * 2.0**doublings, LONGEST_RETRY) * (1 - JITTER * chance)
 
 
 def _retire(desired: Desired, observed: Observed, now: float) -> Iterator[Action]:
@@ -62,18 +67,13 @@ def _retire(desired: Desired, observed: Observed, now: float) -> Iterator[Action
 def _holds_the_fort(engine: ObservedEngine, desired: Desired, observed: Observed) -> bool:
     """Whether this engine of an outdated spec must go on serving.
 
-    (1) Not when its model is gone, (2) nor when its successor is ready. (3) A successor that failed leaves it in place.
-    (4) Otherwise the strategy decides: `recreate` gives its memory to the successor first, `auto` only where it must.
+    Not when its model is gone, nor when its successor is ready. Until then it leaves only where its successor has all
+    but its memory, and needs that (`make_room`).
     """
     want = desired.get(engine.spec.model)
-    if want is None:  # (1)
-        return False
-    successors = [e for e in observed.engines.values() if e.spec == want.spec]
-    if any(e.state is EngineState.READY for e in successors):  # (2)
-        return False
-    if any(_hopeless(e) for e in successors):  # (3)
-        return True
-    return want.strategy != "recreate"  # (4)
+    return want is not None and not any(
+        e.spec == want.spec and e.state is EngineState.READY for e in observed.engines.values()
+    )
 
 
 def _restores(engine: ObservedEngine, desired: Desired, observed: Observed) -> bool:
@@ -130,8 +130,6 @@ def _launch(desired: Desired, observed: Observed, now: float) -> Iterator[Action
         siblings = [engine for engine in observed.engines.values() if engine.spec.model == name]
         mine = [engine for engine in siblings if engine.spec == want.spec]
         others = [engine for engine in siblings if engine.spec != want.spec and engine.alive]
-        if want.strategy == "recreate" and others:
-            continue
         seen = observed.last_good.get(name) == want.spec
         if reason := _start_reason(want, mine, bool(others) or name in observed.wanted, seen, now):
             yield Start(want.spec, reason)

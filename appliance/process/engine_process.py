@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import appliance
 from appliance.engines.driver import Driver, Launch
-from appliance.errors import StartupFailed
+from appliance.errors import EngineCrashed, StartupFailed
 from appliance.plan.desired import EngineSpec
 from appliance.plan.observed import EngineState
 from appliance.process import identity, probe, sweep
@@ -137,7 +137,10 @@ class EngineProcess:
         return self.launch.key
 
     async def wait_ready(self, *, timeout: float, probe: bool) -> None:
-        """Until the engine takes requests and, with `probe`, has generated a token; stopped where it does not."""
+        """Until the engine takes requests and, with `probe`, has generated a token; stopped where it does not.
+
+        Raises StartupFailed, or EngineCrashed where somebody killed it on its way.
+        """
         try:
             async with asyncio.timeout(timeout):
                 await self._or_exit(self._healthy())
@@ -189,7 +192,7 @@ class EngineProcess:
             either: set[asyncio.Future[Any]] = {task, self.exited}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if self.exited.done():
-                raise self._failure(f"exited while starting ({self.exited.result()})")
+                raise self._ended()
             return task.result()
         finally:
             task.cancel()
@@ -199,6 +202,12 @@ class EngineProcess:
         await self.stop(timeout=1.0)
         excerpt = "".join(f"\n    {line}" for line in lines[-EXCERPT:])
         raise self._failure(f"{what}; its last lines:{excerpt}" if excerpt else f"{what}; it printed nothing")
+
+    def _ended(self) -> StartupFailed | EngineCrashed:
+        exit_ = self.exited.result()
+        if exit_.from_outside:
+            return EngineCrashed(f"the engine of `{self.spec.model}` was ended while starting ({exit_})")
+        return self._failure(f"exited while starting ({exit_})")
 
     def _failure(self, what: str) -> StartupFailed:
         return StartupFailed(f"the engine of `{self.spec.model}` {what}", hint=f"its whole log is `{self.log}`")

@@ -19,6 +19,11 @@ class Exit:
         return f"{self.how}: {self.line}" if self.line else self.how
 
     @property
+    def from_outside(self) -> bool:
+        """Whether somebody else ended it, a person or the kernel for want of memory: it may go better next time."""
+        return not self.asked and self.code is None and self.signal in (None, signal.SIGKILL, signal.SIGTERM)
+
+    @property
     def how(self) -> str:
         if self.signal is not None:
             return f"killed by {_signal_name(self.signal)}"

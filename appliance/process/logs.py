@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
-_POLL = 0.2
 _BLOCK = 64 * 1024
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines, from `path` alone. Reads from the end."""
-    with path.open("rb") as file:
-        return [line.decode(errors="replace") for line in _last(file, lines)]
+class Tail:
+    """The last `lines` of a log, then what comes; goes on in the new file after a rotation."""
 
+    def __init__(self, path: Path, *, lines: int) -> None:
+        self._path = path
+        self._file = path.open("rb")
+        self._found = _last(self._file, lines)
+        self._rest = b""
 
-def follow(path: Path, *, lines: int = 0, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
-    """The last lines, then each new one as it is written; goes on in the new file after a rotation."""
-    file = path.open("rb")
-    try:
-        yield from (line.decode(errors="replace") for line in _last(file, lines))
-        rest = b""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self) -> list[str]:
+        """The whole lines since the last call; none where there is nothing new. Never waits."""
+        lines = [*self._found, *self._new()]
+        self._found = []
+        return [line.decode(errors="replace") for line in lines]
+
+    def _new(self) -> list[bytes]:
+        lines: list[bytes] = []
         while True:
-            if data := file.read(_BLOCK):
-                *whole, rest = (rest + data).split(b"\n")
-                yield from (line.decode(errors="replace") for line in whole)
-            elif _replaced(path, file):
+            if data := self._file.read(_BLOCK):
+                *whole, self._rest = (self._rest + data).split(b"\n")
+                lines += whole
+            elif self._replaced():
                 # The old one is complete now, but may have grown since the last read.
-                rest += file.read()
-                file.close()
-                file = path.open("rb")
+                self._rest += self._file.read()
+                self._file.close()
+                self._file = self._path.open("rb")
             else:
-                pause(_POLL)
-    finally:
-        file.close()
+                return lines
+
+    def _replaced(self) -> bool:
+        try:
+            return not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False  # between two renames
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines, from `path` alone."""
+    with Tail(path, lines=lines) as log:
+        return log.read()
 
 
 def _last(file: BinaryIO, lines: int) -> list[bytes]:
@@ -50,10 +68,3 @@ def _last(file: BinaryIO, lines: int) -> list[bytes]:
     whole, _, rest = data.rpartition(b"\n")
     file.seek(-len(rest), 2)
     return whole.split(b"\n")[-lines:] if whole and lines else []
-
-
-def _replaced(path: Path, file: BinaryIO) -> bool:
-    try:
-        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False  # between two renames

@@ -20,7 +20,11 @@ import structlog
 from appliance.engines.driver import Driver, Launch
 from appliance.plan.desired import EngineSpec
 from appliance.process.environ import inherited
+from appliance.process.memory import resident
 from appliance.process.zygote.base import PER_ENGINE
+
+WARM = 600 * 1024**2
+"""Bytes that a zygote is expected to take until it has been measured: vLLM's imports, about 550 MB with 0.32."""
 
 Keep = Callable[[], AbstractContextManager[object]]
 
@@ -30,12 +34,14 @@ _PREPARATIONS = {("vllm", "CpuPlatform"): "vllm_cpu"}
 """Where forking has been proved, by driver and vLLM platform: never with CUDA, never on macOS."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Zygote:
     process: Process
     directory: Path
     control: asyncio.StreamWriter
     held: ExitStack
+    memory: int = WARM
+    """Bytes, as last measured: it shares more of them with every engine that it has forked."""
 
     @property
     def socket(self) -> Path:
@@ -44,6 +50,10 @@ class Zygote:
     @property
     def alive(self) -> bool:
         return self.process.returncode is None
+
+    async def measure(self) -> None:
+        if (found := await asyncio.to_thread(resident, self.process.pid)) is not None:
+            self.memory = found
 
     async def end(self) -> None:
         """Its engines live on: each has a keeper of its own."""
@@ -74,14 +84,25 @@ class Zygotes:
 
         What `keep` gives is held for as long as the zygote lives: it still imports from its environment.
         """
-        environ = {**inherited(self._environ), **driver.env(spec, launch)}
+        environ = self._shared(spec, driver, launch)
         preparation = _preparation(driver, launch, environ)
         if preparation is None or launch.python is None:
             return None
-        if own := sorted(dict(spec.env).keys() - PER_ENGINE):
+        if own := _own(spec):
             self._log.info("starting cold: vLLM may read these at import", model=spec.model, variables=own)
             return None
         return await self.ask(launch.python, preparation, environ, keep=keep)
+
+    def cost(self, spec: EngineSpec, driver: Driver, launch: Launch) -> int:
+        """Bytes that a warm start of this engine takes beside the engine: a zygote's, where there is none yet."""
+        preparation = _preparation(driver, launch, self._shared(spec, driver, launch))
+        if preparation is None or launch.python is None or _own(spec):
+            return 0
+        start = self._starts.get((launch.python, preparation))
+        return 0 if start is not None and not start.cancelled() else WARM
+
+    def _shared(self, spec: EngineSpec, driver: Driver, launch: Launch) -> dict[str, str]:
+        return {**inherited(self._environ), **driver.env(spec, launch)}
 
     async def ask(
         self, python: Path, preparation: str, environ: Mapping[str, str], *, keep: Keep = nullcontext
@@ -100,8 +121,20 @@ class Zygotes:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        zygotes = (start.result() for start in self._starts.values() if start.done() and not start.cancelled())
-        return tuple(zygote.process.pid for zygote in zygotes if zygote is not None and zygote.alive)
+        return tuple(zygote.process.pid for zygote in self._alive())
+
+    @property
+    def memory(self) -> int:
+        """Bytes that all of them take, as last measured."""
+        return sum(zygote.memory for zygote in self._alive())
+
+    async def measure(self) -> None:
+        for zygote in self._alive():
+            await zygote.measure()
+
+    def _alive(self) -> list[Zygote]:
+        done = (start.result() for start in self._starts.values() if start.done() and not start.cancelled())
+        return [zygote for zygote in done if zygote is not None and zygote.alive]
 
     async def close(self) -> None:
         for start in self._starts.values():
@@ -135,6 +168,7 @@ class Zygotes:
             await zygote.end()
             self._log.warning("no warm starts: the zygote ended", python=str(python), log=str(self._path(python)))
             return None
+        await zygote.measure()
         self._log.info("zygote warm", pid=json.loads(line)["pid"], seconds=round(clock() - began, 1))
         return zygote
 
@@ -165,6 +199,11 @@ class Zygotes:
 
     def _path(self, python: Path) -> Path:
         return self._logs / f"zygote-{python.parent.parent.name}.log"
+
+
+def _own(spec: EngineSpec) -> list[str]:
+    """Variables of this engine alone that a zygote would not have imported with."""
+    return sorted(dict(spec.env).keys() - PER_ENGINE)
 
 
 def _preparation(driver: Driver, launch: Launch, environ: Mapping[str, str]) -> str | None:

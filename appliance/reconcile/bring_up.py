@@ -8,15 +8,16 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from appliance.config.models import Appliance
 from appliance.engines import driver_for
-from appliance.engines.driver import Choice, Driver, Launch
+from appliance.engines.driver import Choice, Driver, Launch, Shape
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
-from appliance.errors import StartupFailed
+from appliance.errors import EngineCrashed, InsufficientMemory, StartupFailed
 from appliance.models.shape import shape
 from appliance.models.sources import parse_source
 from appliance.models.store import Store
@@ -26,6 +27,7 @@ from appliance.process.engine_process import EngineProcess
 from appliance.process.zygotes import Zygotes
 from appliance.progress import Progress, Report
 from appliance.reconcile.engine import Engine
+from appliance.reconcile.estimate import what_fits
 from appliance.state import StateDirectory
 
 STOP_TIMEOUT = 10.0
@@ -58,14 +60,14 @@ class BringUp:
         token = appliance.huggingface.token
         self._store = Store(self._state.models, token=token.get_secret_value() if token else None)
 
-    def estimate(self, spec: EngineSpec) -> int | None:
-        """Bytes that an engine of this spec would take, as far as what is on this machine tells. Touches the disk."""
-        driver = driver_for(spec.backend, self._appliance)
-        checkpoint = self._store.find(parse_source(spec.source, base=Path("/")))
-        environment = self._environments.find(self._specs[spec.backend]) if spec.backend in self._specs else None
-        if checkpoint is None or (spec.backend in self._specs and environment is None):
-            return None
-        return driver.memory(spec, self._launch(driver, environment, checkpoint.path), shape(checkpoint.path))
+    @property
+    def overhead(self) -> int:
+        """Bytes that keep starts warm and belong to no engine."""
+        return self._zygotes.memory
+
+    async def measure(self) -> None:
+        """Bring `overhead` up to date."""
+        await self._zygotes.measure()
 
     async def __call__(self, engine: Engine, want: DesiredModel) -> EngineProcess:
         """A ready engine process. Raises an ApplianceError that says which step failed and why."""
@@ -75,9 +77,11 @@ class BringUp:
             model = await self._checkpoint(engine, driver, environment)
             launch = self._launch(driver, environment, model)
             launch = replace(launch, chosen=await asyncio.to_thread(choose, driver, engine.spec, model))
-            await engine.ask_for_memory(driver.memory(engine.spec, launch, await asyncio.to_thread(shape, model)))
+            found = await asyncio.to_thread(shape, model)
+            warm = await self._admission(engine, driver, launch, found)
             self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
-            zygote = await self._zygote(engine.spec, driver, launch, environment)
+            zygote = await self._zygote(engine.spec, driver, launch, environment) if warm else None
+            engine.memory = driver.memory(engine.spec, launch, found) or 0  # a new zygote's bytes are its own now
             process = await self._start(engine.spec, want, driver, launch, zygote)
             until_exit = held.pop_all()
         process.exited.add_done_callback(lambda _: until_exit.close())
@@ -117,13 +121,34 @@ class BringUp:
             port=_free_port() if driver.transport == "tcp" else None,
         )
 
+    async def _admission(self, engine: Engine, driver: Driver, launch: Launch, shape: Shape) -> bool:
+        """Wait for the engine's memory. True where there is enough for a warm start, too, which is spared first.
+
+        Raises InsufficientMemory, saying what would fit.
+        """
+        need = driver.memory(engine.spec, launch, shape)
+        warm = self._zygotes.cost(engine.spec, driver, launch) if self._appliance.environment.warm else 0
+        if need is not None and warm:
+            try:
+                await engine.ask_for_memory(need + warm)
+            except InsufficientMemory:
+                self._log.info("starting cold: no memory for a warm start", model=engine.spec.model)
+            else:
+                return True
+        try:
+            await engine.ask_for_memory(need)
+        except InsufficientMemory as error:
+            error.hint = what_fits(driver, engine.spec, launch, shape, error.available)
+            raise
+        return self._appliance.environment.warm and not warm
+
     async def _zygote(
         self, spec: EngineSpec, driver: Driver, launch: Launch, environment: InstalledEnvironment | None
     ) -> Path | None:
         """Where this engine can be forked instead of executed; waits until that is warm."""
-        if environment is None or not self._appliance.environment.warm:
+        if environment is None:
             return None
-        return await self._zygotes.socket(spec, driver, launch, keep=lambda: self._environments.use(environment))
+        return await self._zygotes.socket(spec, driver, launch, keep=partial(self._environments.use, environment))
 
     async def _start(
         self, spec: EngineSpec, want: DesiredModel, driver: Driver, launch: Launch, zygote: Path | None
@@ -134,7 +159,7 @@ class BringUp:
         )
         try:
             await process.wait_ready(timeout=want.ready_timeout, probe=want.probe)
-        except StartupFailed as failure:
+        except (StartupFailed, EngineCrashed) as failure:
             # With an exit code of its own the engine has said why. One that hung or crashed may do so for being forked.
             if zygote is None or process.exited.result().code:
                 raise

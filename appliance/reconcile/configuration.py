@@ -51,18 +51,18 @@ class Configuration:
         """Fields whose new value only a new control process will use."""
         return tuple(change.path for change in changes(self._booted, self.appliance) if change.cost is Cost.PROCESS)
 
-    def peek(self) -> Appliance:
-        """What `reload` would put in force. Raises ConfigError."""
-        return self._read().appliance
+    def read(self) -> Loaded:
+        """Every source as it is now. Raises ConfigError. Touches the disk, so call it off the event loop."""
+        return self._read()
 
-    def reload(self) -> Outcome:
-        """Read every source again. Touches the disk, so call it off the event loop."""
-        try:
-            loaded = self._read()
-        except ConfigError as error:
-            self.problem = error.message
-            return Outcome(problem=error.message)
+    def put(self, loaded: Loaded) -> Outcome:
+        """What was read is the configuration from now on."""
         self.problem = None
         found = changes(self.appliance, loaded.appliance)
         self._loaded = loaded
         return Outcome(found)
+
+    def keep(self, error: ConfigError) -> Outcome:
+        """What was to be read cannot be used: nothing changes but `problem`."""
+        self.problem = error.message
+        return Outcome(problem=error.message)

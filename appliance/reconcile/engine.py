@@ -27,6 +27,8 @@ class Engine:
     reason: str = ""
     """One CamelCase word for why it failed."""
     message: str = ""
+    hint: str = ""
+    """What whoever runs this appliance can do about it; no client's business."""
     retry_at: float | None = None
     drain_deadline: float | None = None
     memory: int | None = None
@@ -51,13 +53,17 @@ class Engine:
         if self._admission is not None and not self._admission.done():
             self._admission.set_result(None)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, *, available: int) -> None:
         if self._admission is not None and not self._admission.done():
-            self._admission.set_exception(InsufficientMemory(reason))
+            self._admission.set_exception(InsufficientMemory(reason, available=available))
 
     @property
     def admitted(self) -> bool:
         return self.state is not EngineState.STARTING or (self._admission is not None and self._admission.done())
+
+    @property
+    def waits_for_memory(self) -> bool:
+        return self.state is EngineState.STARTING and self._admission is not None and not self._admission.done()
 
     @property
     def takes_requests(self) -> bool:
@@ -71,6 +77,7 @@ class Engine:
         self.enter(EngineState.FAILED, now=now)
         self.reason = type(error).__name__
         self.message = error.message
+        self.hint = error.hint or ""
         self.retry_at = retry_at
 
     def observe(self) -> ObservedEngine:
@@ -101,4 +108,5 @@ class Engine:
             "step": self.step or None,
             "reason": self.reason or None,
             "message": self.message or None,
+            "hint": self.hint or None,
         }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ class Entry:
     """The revision of every model."""
     result: Result = "applying"
     message: str = ""
+
+
+def difference(before: Entry, after: Entry) -> Iterator[str]:
+    """The lines of a unified diff between the texts of two generations."""
+    names = (f"generation {before.generation}", f"generation {after.generation}")
+    return difflib.unified_diff(before.text.splitlines(), after.text.splitlines(), *names, lineterm="")
 
 
 class History:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 import structlog
 
@@ -24,17 +25,29 @@ from appliance.reconcile.liveness import hangs
 
 STOP_TIMEOUT = 10.0
 """Seconds from SIGTERM to SIGKILL. vLLM with nothing in flight is gone in half a second."""
+KILLED_STARTS = 5
+"""Starts in a row that somebody may end with a kill before it counts as a start-up failure. A person, or a kernel short
+of memory once, deserves another try; a model that never fits would be loaded over and over."""
 CALM = 300.0
 """Seconds of readiness after which earlier crashes no longer count towards the backoff."""
+
+
+class Tell(Protocol):
+    """Hears what happens, as plain data."""
+
+    def __call__(self, kind: str, **data: Any) -> None: ...
 
 
 class Reconciler:
     """Moves the engines to the desired state and keeps them there.
 
-    `published` is called after every change of what can be routed to; `bring_up` does the slow part of a start.
+    `published` is called after every change of what can be routed to; `bring_up` does the slow part of a start; `tell`
+    hears of every action and of every engine that became ready or failed.
     """
 
-    def __init__(self, desired: Desired, bring_up: BringUp, *, generation: int, published: Callable[[], None]) -> None:
+    def __init__(
+        self, desired: Desired, bring_up: BringUp, *, generation: int, published: Callable[[], None], tell: Tell
+    ) -> None:
         self.desired = desired
         self.engines: dict[str, Engine] = {}
         self.generation = generation
@@ -42,10 +55,12 @@ class Reconciler:
         self.restarts: dict[str, int] = dict.fromkeys(desired, 0)
         self._bring_up = bring_up
         self._published = published
+        self._tell = tell
         self._wanted: set[str] = set()
         self.budget: int | None = None
         """Bytes that all engines together may take."""
         self._crashes: dict[EngineSpec, int] = {}
+        self._dice = random.SystemRandom()
         self._last_good: dict[str, EngineSpec] = {}
         self._ids = itertools.count(1)
         self._wake = asyncio.Event()
@@ -146,8 +161,14 @@ class Reconciler:
 
     @property
     def taken(self) -> int:
-        """Bytes that engines hold or have been promised."""
-        return sum(e.memory or 0 for e in self.engines.values() if e.observe().alive and e.admitted)
+        """Bytes that engines hold or have been promised, and what keeps their starts warm."""
+        engines = sum(e.memory or 0 for e in self.engines.values() if e.observe().alive and e.admitted)
+        return engines + self.overhead
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that keep starts warm."""
+        return self._bring_up.overhead
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -197,30 +218,47 @@ class Reconciler:
 
     def snapshot(self) -> Observed:
         engines = {engine.id: engine.observe() for engine in self.engines.values()}
-        return Observed(engines=engines, wanted=frozenset(self._wanted), last_good=self._last_good, budget=self.budget)
+        return Observed(
+            engines=engines,
+            wanted=frozenset(self._wanted),
+            last_good=self._last_good,
+            budget=self.budget,
+            overhead=self.overhead,
+        )
 
     def _notice_exit(self, engine: Engine, now: float) -> None:
         """Any exit of a ready engine that was not asked for is a crash, whatever its code."""
         if engine.process is None or not engine.process.exited.done() or engine.state is not EngineState.READY:
             return
-        crashes = 1 if now - engine.since > CALM else self._crashes.get(engine.spec, 0) + 1
-        self._crashes[engine.spec] = crashes
-        self.restarts[engine.spec.model] = self.restarts.get(engine.spec.model, 0) + 1
+        if now - engine.since > CALM:
+            self._crashes.pop(engine.spec, None)
         error = EngineCrashed(engine.hung or f"engine exited unasked: {engine.process.exited.result()}")
-        engine.fail(error, now=now, retry_at=now + backoff(crashes))
+        self._crashed(engine, error, now, tries=None)
+
+    def _crashed(self, engine: Engine, error: EngineCrashed, now: float, *, tries: int | None) -> None:
+        """Try again after a backoff, at most `tries` times in a row."""
+        crashes = self._crashes[engine.spec] = self._crashes.get(engine.spec, 0) + 1
+        wait = None if tries is not None and crashes > tries else backoff(crashes, chance=self._dice.random())
+        engine.fail(error, now=now, retry_at=None if wait is None else now + wait)
+        if wait is not None:
+            self.restarts[engine.spec.model] = self.restarts.get(engine.spec.model, 0) + 1
         self._published()
-        self._log.error("engine crashed", model=engine.spec.model, message=error.message, retry_in=backoff(crashes))
+        self._tell_state(engine)
+        self._log.error("engine crashed", model=engine.spec.model, message=error.message, retry_in=wait)
 
     # Applying
 
     def _apply(self, action: Action, now: float) -> None:
+        spec = action.spec if isinstance(action, Start) else self.engines[action.engine].spec
+        kind = type(action).__name__.lower()
+        self._tell("action", action=kind, model=spec.model, revision=spec.revision, reason=action.reason)
         match action:
             case Start(spec, reason):
                 self._start(spec, reason, now)
             case Admit(id, _):
                 self.engines[id].admit()
-            case Refuse(id, reason):
-                self.engines[id].refuse(reason)
+            case Refuse(id, reason, available):
+                self.engines[id].refuse(reason, available=available)
             case Drain(id, reason):
                 self._drain(self.engines[id], reason, now)
             case Stop(id, reason):
@@ -248,21 +286,33 @@ class Reconciler:
             # Others may leave; what alone is beyond the budget never fits.
             hopeless = engine.memory is not None and self.budget is not None and engine.memory > self.budget
             engine.fail(error, now=self._now(), retry_at=None if hopeless else self._now() + LONGEST_RETRY)
-            self._log.error("engine refused", model=model, message=error.message)
+            self._tell_state(engine)
+            self._log.error("engine refused", model=model, message=error.message, hint=error.hint)
+        except EngineCrashed as error:
+            self._crashed(engine, error, self._now(), tries=KILLED_STARTS)
         except ApplianceError as error:
             engine.fail(error, now=self._now())
+            self._tell_state(engine)
             self._log.error("engine failed to start", model=model, reason=engine.reason, message=error.message)
         else:
             seconds = round(self._now() - engine.since, 1)
             await self._enlist(engine, process)
             self._last_good[model] = engine.spec
+            self._tell_state(engine)
             self._log.info("engine ready", model=model, pid=process.pid, seconds=seconds)
         self._wanted.discard(model)
         self._published()
 
+    def _tell_state(self, engine: Engine) -> None:
+        spec, message = engine.spec, engine.message or None
+        self._tell(
+            "engine", engine=engine.id, model=spec.model, revision=spec.revision, state=engine.state, message=message
+        )
+
     async def _enlist(self, engine: Engine, process: EngineProcess) -> None:
         engine.process = process
         engine.memory = await asyncio.to_thread(resident, process.pid) or engine.memory
+        await self._bring_up.measure()  # of which it may share a part
         engine.enter(EngineState.READY, now=self._now())
         process.exited.add_done_callback(lambda _: self.wake())
         engine.watch = asyncio.create_task(self._guard(engine, partial(self._watch, engine, process)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from appliance import __version__
+from appliance.plan.desired import EngineSpec
 from appliance.plan.observed import EngineState
 from appliance.reconcile.configuration import Configuration
 from appliance.reconcile.engine import Engine
@@ -25,10 +26,31 @@ def status(reconciler: Reconciler, configuration: Configuration, *, address: str
         "address": address,
         "generation": reconciler.generation,
         "observed_generation": reconciler.observed_generation,
-        "memory": {"budget": reconciler.budget, "taken": reconciler.taken},
+        "memory": {"budget": reconciler.budget, "taken": reconciler.taken, "overhead": reconciler.overhead},
         "ready": all(_serves_or_sleeps(reconciler, name) for name in reconciler.desired),
         "models": [_model(reconciler, name, now) for name in sorted(reconciler.desired)],
     }
+
+
+def essence(status: Mapping[str, Any]) -> Any:
+    """What of a status makes a change worth telling: not ages, and not bytes."""
+    models = [
+        (
+            model["name"],
+            model["state"],
+            model["restarts"],
+            [(c["type"], c["reason"]) for c in model["conditions"]],
+            [(e["id"], e["state"], e["step"], e["in_flight"]) for e in model["engines"]],
+        )
+        for model in status["models"]
+    ]
+    return [
+        status["generation"],
+        status["observed_generation"],
+        status["problem"],
+        status["waiting_for_restart"],
+        models,
+    ]
 
 
 def _serves_or_sleeps(reconciler: Reconciler, name: str) -> bool:
@@ -72,11 +94,38 @@ def _conditions(reconciler: Reconciler, name: str, engines: list[Engine], now: f
     for engine in moving:
         yield _condition("Progressing", True, engine.state.value.capitalize(), _told(engine), now - engine.since)
     for engine in failed:
-        yield _condition("Degraded", True, engine.reason, engine.message, now - engine.since)
+        yield _condition("Degraded", True, engine.reason, _told(engine), now - engine.since)
+    if (serving is None or serving.spec != want) and (deferral := _deferral(want, engines, now)):
+        yield _condition("RolloutDeferred", True, *deferral)
+
+
+def _deferral(want: EngineSpec, engines: list[Engine], now: float) -> tuple[str, str, float] | None:
+    """What the desired revision waits for before it can go on, as reason, message and age; None where it goes on.
+
+    (1) Memory that it was not given yet. (2) Requests on the engine that has to leave first. (3) The end of a backoff.
+    """
+    mine = [e for e in engines if e.spec == want]
+    for engine in mine:
+        if engine.waits_for_memory:  # (1)
+            return "WaitingForMemory", f"Waits for {_mib(engine.memory)} that others give up.", now - engine.since
+    leaving = [e for e in engines if e.spec != want and e.state in (EngineState.DRAINING, EngineState.STOPPING)]
+    for engine in leaving if not any(e.state is EngineState.STARTING for e in mine) else ():  # (2)
+        flying = engine.lease.in_flight
+        message = f"Waits for revision {engine.spec.revision} to leave; {flying} requests are in flight on it."
+        return "WaitingForDrain", message, now - engine.since
+    for engine in mine:
+        if engine.state is EngineState.FAILED and engine.retry_at is not None:  # (3)
+            return "Backoff", f"Tries again in {max(0.0, engine.retry_at - now):.0f} s.", now - engine.since
+    return None
+
+
+def _mib(size: int | None) -> str:
+    return f"{(size or 0) / 2**20:.0f} MiB"
 
 
 def _told(engine: Engine) -> str:
-    return engine.message or engine.step or f"The engine is {engine.state.value}."
+    said = engine.message or engine.step or f"The engine is {engine.state.value}."
+    return f"{said}; {engine.hint}" if engine.hint else said
 
 
 def _condition(kind: str, value: bool, reason: str, message: str, age: float) -> dict[str, Any]:

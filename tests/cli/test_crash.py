@@ -48,3 +48,13 @@ def test_a_stream_of_a_killed_engine_ends_with_one_error_and_the_next_is_whole(m
     assert "ended the connection" in errors[0]
     with openai.OpenAI(base_url=f"{base}/v1", api_key="unused", max_retries=0) as sdk:
         assert list(sdk.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=5, stream=True))
+
+
+def test_an_engine_that_is_killed_while_it_starts_is_started_again(machine: Machine) -> None:
+    machine.write("--load-seconds", "1.5")
+    machine.spawn_up()
+    wait_until(lambda: machine.run("status").stdout, what="it answers")
+    (pid,) = wait_until(machine.engine_pids, what="the engine starts")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: machine.status()["ready"], what="another one is ready")
+    assert machine.status()["models"][0]["restarts"] == 1

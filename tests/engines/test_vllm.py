@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from appliance.engines.driver import Choice, Launch
+from appliance.engines.driver import Choice, Launch, Shape
 from appliance.engines.vllm import VLLM
 from appliance.engines.vllm_arguments import OWNED, arguments
 from appliance.plan.desired import EngineSpec
@@ -169,3 +171,25 @@ def test_threads_stay_on_the_cpus_of_the_launch() -> None:
     launch = replace(ON_CPU, cpus=(4, 5, 6, 7))
     assert VLLM().env(spec(), launch)["OMP_NUM_THREADS"] == "4"
     assert VLLM().env(spec(tensor_parallel_size=2), launch)["VLLM_CPU_OMP_THREADS_BIND"] == "4,5|6,7"
+
+
+SMOLLM2 = Shape(weights=270 * 2**20, cache_per_token=23040, context=8192)
+
+
+@given(st.integers(0, 8 * 2**30), st.none() | st.integers(1, 40_000))
+def test_arguments_that_are_said_to_fit_do_fit(available: int, wanted: int | None) -> None:
+    driver = VLLM()
+    given_: dict[str, Any] = {"max_model_len": wanted} if wanted else {}
+    arguments = driver.fitting(spec(**given_), ON_CPU, SMOLLM2, available)
+    if arguments is None:
+        assert available < (driver.memory(spec(kv_cache_memory_bytes=129 * 23040), ON_CPU, SMOLLM2) or 0) + 2**20 or (
+            wanted is not None and wanted < 128
+        )
+        return
+    assert (driver.memory(spec(**{**given_, **arguments}), ON_CPU, SMOLLM2) or 0) <= available
+    assert arguments["max_model_len"] * 23040 <= arguments["kv_cache_memory_bytes"]
+    assert arguments["max_model_len"] <= (wanted or 8192)
+
+
+def test_what_fits_on_a_gpu_is_not_told() -> None:
+    assert VLLM().fitting(spec(), LAUNCH, SMOLLM2, 10**12) is None

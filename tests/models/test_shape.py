@@ -36,3 +36,7 @@ def test_a_single_file_is_its_own_weight(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"x" * 77)
     assert shape(file).weights == 77
+
+
+def test_the_context_is_what_the_checkpoint_was_made_for(tmp_path: Path) -> None:
+    assert shape(checkpoint(tmp_path, **SMOLLM2, max_position_embeddings=8192)).context == 8192

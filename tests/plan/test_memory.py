@@ -61,6 +61,21 @@ def test_surge_is_refused_where_both_do_not_fit_and_nothing_is_given_up() -> Non
     assert "needs" in refusal.reason
 
 
+def test_what_keeps_starts_warm_counts_against_the_budget() -> None:
+    new = waiting(A1, 60)
+    assert list(make_room({}, replace(world(new), overhead=40))) == [Admit(new.id, "fits in memory")]
+    (refusal,) = make_room({}, replace(world(new), overhead=41))
+    assert isinstance(refusal, Refuse)
+    assert refusal.available == 59
+
+
+def test_a_refusal_says_what_could_be_had_with_everybody_gone_who_would_give_way() -> None:
+    wants = {"b": DesiredModel(B1, load="on_demand"), "c": DesiredModel(C1), "a": DesiredModel(A1)}
+    (refusal,) = make_room(wants, world(ready(B1, 40), ready(C1, 30), waiting(A1, 80)))
+    assert isinstance(refusal, Refuse)
+    assert refusal.available == 70
+
+
 def test_what_can_never_fit_is_refused_before_anybody_gives_anything_up() -> None:
     old, new = ready(A1, 60), waiting(A2, 101)
     (refusal,) = make_room({"a": DesiredModel(A2)}, world(old, new))
@@ -121,6 +136,17 @@ def test_memory_is_never_promised_beyond_the_budget(
     admitted = [a.engine for a in make_room(want, observed) if isinstance(a, Admit)]
     if any(observed.engines[engine].memory for engine in admitted):
         assert taken + sum(observed.engines[engine].memory or 0 for engine in admitted) <= budget
+
+
+@given(wishes, st.lists(engines, max_size=6), st.none() | st.integers(0, 300))
+def test_recreate_admits_no_engine_beside_another_of_its_model(
+    want: dict[str, DesiredModel], some: list[ObservedEngine], budget: int | None
+) -> None:
+    observed = Observed({f"e{i}": replace(e, id=f"e{i}") for i, e in enumerate(some)}, budget=budget)
+    for action in make_room(want, observed):
+        model = observed.engines[action.engine].spec.model if isinstance(action, Admit) else ""
+        if model and want[model].strategy == "recreate":
+            assert not any(e.alive and e.admitted and e.spec.model == model for e in observed.engines.values())
 
 
 @given(wishes, st.lists(engines, max_size=6), st.integers(0, 300))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from appliance.plan.actions import Action, Admit, Drain, Forget, Refuse, Start, Stop
 from appliance.plan.desired import Desired, DesiredModel, EngineSpec
 from appliance.plan.observed import EngineState, Observed, ObservedEngine
-from appliance.plan.planner import LONGEST_RETRY, backoff, next_look, plan
+from appliance.plan.planner import JITTER, LONGEST_RETRY, backoff, next_look, plan
 
 NOW = 1000.0
 A1 = EngineSpec(model="a", backend="vllm", source="pypi:a==1")
@@ -72,14 +72,29 @@ def test_a_failed_successor_leaves_the_old_engine_in_place() -> None:
         assert plan(want, observed(old, failed), now=NOW) == ()
 
 
-def test_recreate_stops_the_old_engine_first() -> None:
+def test_recreate_stops_the_old_engine_once_the_new_one_needs_nothing_but_its_memory() -> None:
     old = engine(A1, EngineState.READY)
-    assert kinds(plan(recreated(A2), observed(old), now=NOW)) == [("Drain", old.id)]
+    assert kinds(plan(recreated(A2), observed(old), now=NOW)) == [("Start", "a")]
+    fetching = engine(A2, EngineState.STARTING, admitted=False)
+    assert plan(recreated(A2), observed(old, fetching), now=NOW) == ()
+    waiting = replace(fetching, memory=5)
+    assert kinds(plan(recreated(A2), observed(old, waiting), now=NOW)) == [("Drain", old.id)]
     draining = replace(old, state=EngineState.DRAINING, in_flight=1, drain_deadline=NOW + 9)
-    assert plan(recreated(A2), observed(draining), now=NOW) == ()
+    assert plan(recreated(A2), observed(draining, waiting), now=NOW) == ()
     stopping = replace(old, state=EngineState.STOPPING)
-    assert plan(recreated(A2), observed(stopping), now=NOW) == ()
-    assert kinds(plan(recreated(A2), observed(), now=NOW)) == [("Start", "a")]
+    assert plan(recreated(A2), observed(stopping, waiting), now=NOW) == ()
+    assert kinds(plan(recreated(A2), observed(waiting), now=NOW)) == [("Admit", waiting.id)]
+
+
+def test_recreate_that_cannot_fit_is_refused_and_the_old_engine_stays() -> None:
+    old, waiting = (
+        engine(A1, EngineState.READY, memory=50),
+        engine(A2, EngineState.STARTING, admitted=False, memory=101),
+    )
+    small = replace(observed(old, waiting), budget=100)
+    assert kinds(plan(recreated(A2), small, now=NOW)) == [("Refuse", waiting.id)]
+    refused = replace(waiting, state=EngineState.FAILED, retry_at=NOW + 60)
+    assert plan(recreated(A2), replace(small, engines={e.id: e for e in (old, refused)}), now=NOW) == ()
 
 
 def test_recreate_brings_the_last_good_revision_back_when_the_new_one_fails() -> None:
@@ -139,8 +154,14 @@ def test_a_busy_engine_is_stopped_only_when_its_drain_deadline_has_passed() -> N
 
 
 def test_backoff_doubles_up_to_its_ceiling() -> None:
-    assert [backoff(crashes) for crashes in (1, 2, 3, 4)] == [1, 2, 4, 8]
-    assert backoff(10_000) == LONGEST_RETRY
+    assert [backoff(crashes, chance=0) for crashes in (1, 2, 3, 4)] == [1, 2, 4, 8]
+    assert backoff(10_000, chance=0) == LONGEST_RETRY
+
+
+@given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))
+def test_chance_shortens_a_backoff_by_at_most_its_share(crashes: int, chance: float) -> None:
+    full = backoff(crashes, chance=0)
+    assert full * (1 - JITTER) <= backoff(crashes, chance=chance) <= full
 
 
 def test_an_idle_model_is_unloaded_in_its_time_and_comes_back_only_when_asked_for() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from appliance.errors import StartupFailed
+from appliance.errors import EngineCrashed, StartupFailed
 from appliance.plan.observed import EngineState
 from appliance.process import probe
 from tests.process.rig import MESSY, TCP, Belongings, alive, ready, spec, start, until
@@ -276,3 +276,13 @@ def arguments_of_all_processes() -> str:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_engine_that_somebody_kills_while_it_starts_is_a_crash_and_no_failure_of_its_own(home: Path) -> None:
+    async def scene() -> None:
+        process = await start(home, spec("--never-ready"))
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(EngineCrashed, match="ended while starting"):
+            await process.wait_ready(timeout=20, probe=True)
+
+    asyncio.run(scene())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from appliance.process.logs import follow, tail
+from appliance.process.logs import Tail, tail
 from appliance.process.shim.log import LINES, LONGEST_LINE, Log
 
 
@@ -72,12 +71,9 @@ def test_reader_of_an_empty_log_gets_nothing(path: Path) -> None:
 def test_follower_sees_every_line_once_across_a_rotation(path: Path) -> None:
     log = Log(str(path), size=30, count=3)
     log.write(b"before\n")
-    lines = following(path, log, [b"first\n", b"half ", b"of it\n", b"enough to rotate the file\n", b"after\n"])
-    got = [next(lines) for _ in range(5)]
-    assert got == ["before", "first", "half of it", "enough to rotate the file", "after"]
-
-
-def following(path: Path, log: Log, writes: list[bytes]) -> Iterator[str]:
-    """Each time the follower would wait, the next thing is written."""
-    remaining = iter(writes)
-    return follow(path, lines=1, pause=lambda _: log.write(next(remaining)))
+    with Tail(path, lines=1) as follower:
+        got = [follower.read()]
+        for data in (b"first\n", b"half ", b"of it\n", b"enough to rotate the file\n", b"after\n"):
+            log.write(data)
+            got.append(follower.read())
+    assert got == [["before"], ["first"], [], ["half of it"], ["enough to rotate the file"], ["after"]]

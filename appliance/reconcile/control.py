@@ -1,0 +1,216 @@
+"""What may be asked of a running appliance: its state, a plan, the file put in force, its past, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import structlog
+
+from appliance.config import models
+from appliance.config.load import Loaded
+from appliance.environments.provision import Environments, EnvironmentSpec
+from appliance.errors import ApplianceError, ConfigError, Stale
+from appliance.plan.changes import Change
+from appliance.plan.desired import Desired
+from appliance.progress import Report
+from appliance.reconcile.adoption import take_over
+from appliance.reconcile.bring_up import BringUp
+from appliance.reconcile.configuration import Configuration, Outcome
+from appliance.reconcile.estimate import Estimator
+from appliance.reconcile.events import Events
+from appliance.reconcile.history import Entry, History, difference
+from appliance.reconcile.loop import Reconciler
+from appliance.reconcile.port import Port
+from appliance.reconcile.preview import preview
+from appliance.reconcile.resolve import backend_of, resolve
+from appliance.reconcile.rollback import write_back
+from appliance.reconcile.status import essence, status
+from appliance.reconcile.watch import saves
+from appliance.state import StateDirectory
+
+
+class Control:
+    """Owns the configuration, the history and the reconciler, and is the only one to put anything in force."""
+
+    def __init__(
+        self, configuration: Configuration, state: StateDirectory, *, report: Report, environ: Mapping[str, str]
+    ) -> None:
+        self.configuration = configuration
+        self.events = Events()
+        self._state = state
+        self._history = History(state.history)
+        self._log = structlog.get_logger("appliance")
+        self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._reading = asyncio.Lock()
+        environments = choose_environments(configuration.appliance, state)
+        self._bring_up = BringUp(configuration.appliance, state, environments, report=report, environ=environ)
+        self.port = Port(configuration.appliance, self.status)
+        desired = self._desired(configuration.appliance, environments)
+        self.reconciler = Reconciler(
+            desired,
+            self._bring_up,
+            generation=self._begin(desired, ()),
+            published=self.port.publish,
+            tell=self.events.tell,
+        )
+        self.port.attach(self.reconciler)
+        self.reconciler.budget = budget(configuration.appliance.memory)
+        self.address = ""
+
+    def status(self) -> Mapping[str, Any]:
+        now = asyncio.get_running_loop().time()
+        state = status(self.reconciler, self.configuration, address=self.address, now=now)
+        return {"started": self._started, **state}
+
+    def essence(self) -> Any:
+        return essence(self.status())
+
+    async def adopt(self) -> None:
+        """Take over what an earlier control process left. To be done before the reconciler runs."""
+        await take_over(self._state, self.reconciler)
+
+    async def watch(self, path: Path, stop: asyncio.Event) -> None:
+        async for _ in saves(path, stop):
+            await self.reload()
+
+    async def record(self, on_settled: Callable[[Mapping[str, Any]], None]) -> None:
+        """Write into the history what came of each generation, and tell the first time."""
+        told = False
+        while True:
+            generation = await self.reconciler.settled()
+            failures = self.reconciler.failures
+            result = "degraded" if failures else "ready"
+            self._history.finish(generation, result, "; ".join(failures))
+            self.events.tell("generation", generation=generation, result=result, message="; ".join(failures))
+            if not told:
+                on_settled(self.status())
+            told = True
+            await self.reconciler.moved(generation)
+
+    async def close(self) -> None:
+        await self._bring_up.close()
+
+    # Changing
+
+    async def reload(self, *, expected: str | None = None) -> Outcome:
+        """Put the file in force as it is now; one that is not valid changes nothing but the status.
+
+        `expected` is the tag of a plan: Stale is raised where that plan is not what this would do.
+        """
+        async with self._reading:
+            try:
+                loaded = await asyncio.to_thread(self.configuration.read)
+            except ConfigError as error:
+                outcome = self.configuration.keep(error)
+                self._log.warning("the file cannot be used; what runs stays as it is", problem=outcome.problem)
+            else:
+                self._require(expected, loaded)
+                outcome = self.configuration.put(loaded)
+                if outcome.changes:
+                    self._put_in_force(outcome.changes)
+        if outcome.changes or outcome.problem:
+            changes = {change.path: change.cost.value for change in outcome.changes}
+            self.events.tell("reload", generation=self.reconciler.generation, changes=changes, problem=outcome.problem)
+        return outcome
+
+    async def rollback(self, generation: int | None, *, expected: str | None = None) -> tuple[Entry, Outcome]:
+        """Write that generation, or the last good one, back to the file, and put it in force."""
+        if expected is not None:
+            self._require(expected, await asyncio.to_thread(self.configuration.read))
+        entry = await asyncio.to_thread(write_back, self._history, generation)
+        return entry, await self.reload()
+
+    def _put_in_force(self, changes: Sequence[Change]) -> None:
+        appliance = self.configuration.appliance
+        environments = choose_environments(appliance, self._state)
+        self._bring_up.configure(appliance, environments)
+        self.port.configure(appliance)
+        self.reconciler.budget = budget(appliance.memory)
+        desired = self._desired(appliance, environments)
+        self.reconciler.desire(desired, generation=self._begin(desired, changes))
+        self._log.info("reloaded", changes={change.path: change.cost.value for change in changes})
+
+    def _desired(self, appliance: models.Appliance, environments: Mapping[str, EnvironmentSpec]) -> Desired:
+        identities = {backend: spec.identity for backend, spec in environments.items()}
+        return resolve(appliance, environments=identities, base=self.configuration.base)
+
+    def _begin(self, desired: Desired, changes: Sequence[Change]) -> int:
+        """Record what is being put in force; its generation."""
+        return self._history.begin(
+            self.configuration.text,
+            self.configuration.path or Path(),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            changes={change.path: change.cost.value for change in changes},
+            revisions={name: want.spec.revision for name, want in desired.items()},
+        ).generation
+
+    # Looking
+
+    async def preview(self) -> Mapping[str, Any]:
+        """What `reload` would do, and the tag by which to ask for just that."""
+        try:
+            loaded = await asyncio.to_thread(self.configuration.read)
+        except ConfigError as error:
+            return {"problem": error.message, "tag": None, "changes": [], "actions": [], "memory": {}}
+        tag, now = self._tag(loaded), asyncio.get_running_loop().time()
+        observed = replace(self.reconciler.snapshot(), budget=budget(loaded.appliance.memory))
+        environments = choose_environments(loaded.appliance, self._state)
+        desired = self._desired(loaded.appliance, environments)
+        estimator = Estimator(loaded.appliance, self._state, environments)
+
+        def look() -> dict[str, Any]:
+            estimates = {want.spec: estimator.memory(want.spec) for want in desired.values()}
+            before, after = self.configuration.appliance, loaded.appliance
+            return preview(before, after, desired, observed, estimates, estimator.what_fits, now=now)
+
+        return {"problem": None, "tag": tag} | await asyncio.to_thread(look)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Every generation, oldest first. Touches the disk."""
+        return self._history.entries()
+
+    def diff(self, before: int, after: int | None) -> str:
+        """Unified, between two generations, or one and the last. Touches the disk."""
+        old, new = self._history.get(before), self._history.get(after) if after is not None else self._history.last()
+        return "\n".join(difference(old, new or old))
+
+    def log(self, model: str | None) -> Path:
+        """The log of a model's engines, or of the appliance itself where it runs in the background."""
+        known = {path.stem: path for path in self._state.logs.glob("*.log")}
+        path = known.get(model or "appliance")
+        if path is None:
+            names = ", ".join(f"`{name}`" for name in sorted(known)) or "none yet"
+            raise ApplianceError(f"there is no log of `{model or 'appliance'}`", hint=f"logs there are: {names}")
+        return path
+
+    def _require(self, expected: str | None, loaded: Loaded) -> None:
+        if expected is not None and expected != (tag := self._tag(loaded)):
+            raise Stale(
+                f"the plan was made for `{expected}`; the file and what runs are at `{tag}` now",
+                hint="look at the new plan, and apply that one",
+            )
+
+    def _tag(self, loaded: Loaded) -> str:
+        """Names a step from what is in force to what the file says: it changes with either."""
+        return f"{self.reconciler.generation}-{hashlib.sha256(loaded.text.encode()).hexdigest()[:12]}"
+
+
+def budget(memory: models.Memory) -> int:
+    """Bytes that all engines together may take."""
+    if isinstance(memory.budget, float):
+        return int(memory.budget * psutil.virtual_memory().total)
+    return int(memory.budget)
+
+
+def choose_environments(appliance: models.Appliance, state: StateDirectory) -> dict[str, EnvironmentSpec]:
+    """The engine environment of every backend that the file uses and that needs one."""
+    used = {backend_of(model, appliance) for model in appliance.models.values()} - appliance.backends.keys()
+    environments = Environments(state.environments)
+    return {backend: environments.choose(backend, appliance.environment) for backend in sorted(used)}
