@@ -37,9 +37,8 @@ class Launch:
 
     `directory` is private (0700), short, and deleted with the engine. `port` is set for drivers that listen on TCP, and
     `socket` is always a path that may be bound. `key` is random per engine and never appears in an argument list.
-    `cpus` are the only ones the engine runs on; none means all. `platform` is the vLLM platform class that the
-    interpreter's preflight found (`CpuPlatform`, `CudaPlatform`), empty for engines without one. `chosen` is what the
-    driver's own `choose` made of the checkpoint.
+    `platform` is the vLLM platform class that the interpreter's preflight found (`CpuPlatform`, `CudaPlatform`), empty
+    for engines without one. `chosen` is what the driver's own `choose` made of the checkpoint.
     """
 
     python: Path | None
@@ -47,7 +46,6 @@ class Launch:
     directory: Path
     key: str
     port: int | None = None
-    cpus: tuple[int, ...] = ()
     platform: str = ""
     chosen: tuple[Choice, ...] = ()
 

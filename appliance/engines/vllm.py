@@ -70,7 +70,7 @@ class VLLM:
             "HF_HUB_OFFLINE": "1",
             "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host could send the engine anywhere
             "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
-            **(_cpu_env(spec, launch) if launch.platform == _CPU else {}),
+            **(_cpu_env(spec) if launch.platform == _CPU else {}),
         }
 
     def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:
@@ -97,16 +97,14 @@ class VLLM:
         return diagnose(lines)
 
 
-def _cpu_env(spec: EngineSpec, launch: Launch) -> dict[str, str]:
-    ranks = _ranks(spec.arguments)
-    if ranks > 1:
-        return {"VLLM_CPU_OMP_THREADS_BIND": _bindings(launch.cpus, ranks)} if len(launch.cpus) >= ranks else {}
+def _cpu_env(spec: EngineSpec) -> dict[str, str]:
+    if _ranks(spec.arguments) > 1:
+        return {}
     # Despite its name the engine core stays a process of its own; the worker moves into it, which saves a third of
-    # the start and 600 MB. Threads are bound by the CPU affinity that the shim sets.
-    threads = {"OMP_NUM_THREADS": str(len(launch.cpus))} if launch.cpus else {}
+    # the start and 600 MB.
     # By default OpenMP's threads spin for each other: with anything else running on their cores, another engine above
     # all, one token takes ten times as long. Asleep they were no slower, alone on a machine with little else to do.
-    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_WAIT_POLICY": "passive", **threads}
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_WAIT_POLICY": "passive"}
 
 
 def _ranks(arguments: Mapping[str, Any]) -> int:
@@ -114,8 +112,3 @@ def _ranks(arguments: Mapping[str, Any]) -> int:
     for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
         ranks *= arguments.get(name) or 1
     return ranks
-
-
-def _bindings(cpus: tuple[int, ...], ranks: int) -> str:
-    share = len(cpus) // ranks
-    return "|".join(",".join(map(str, cpus[rank * share : (rank + 1) * share])) for rank in range(ranks))

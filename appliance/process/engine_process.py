@@ -298,7 +298,6 @@ def _document(spec: EngineSpec, driver: Driver, launch: Launch, environ: Mapping
         "argv": driver.argv(spec, launch),
         "env": {**inherited(environ), **driver.env(spec, launch), **dict(spec.env), **own},
         "cwd": str(Path.cwd()),
-        "cpus": launch.cpus,
     }
 
 

@@ -167,12 +167,6 @@ def test_worker_on_the_cpu_lives_in_the_engine_core_unless_there_are_several() -
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in driver.env(spec(), LAUNCH)
 
 
-def test_threads_stay_on_the_cpus_of_the_launch() -> None:
-    launch = replace(ON_CPU, cpus=(4, 5, 6, 7))
-    assert VLLM().env(spec(), launch)["OMP_NUM_THREADS"] == "4"
-    assert VLLM().env(spec(tensor_parallel_size=2), launch)["VLLM_CPU_OMP_THREADS_BIND"] == "4,5|6,7"
-
-
 SMOLLM2 = Shape(weights=270 * 2**20, cache_per_token=23040, context=8192)
 
 

@@ -39,7 +39,6 @@ async def start(
     *,
     grace: float = GRACE,
     log_size: int = LOG_SIZE,
-    cpus: tuple[int, ...] = (),
     model: Path | None = None,
     zygote: Path | None = None,
 ) -> EngineProcess:
@@ -50,7 +49,6 @@ async def start(
         directory=home / "run" / f"e-{secrets.token_hex(4)}",
         key=secrets.token_urlsafe(32),
         port=free_port() if driver.transport == "tcp" else None,
-        cpus=cpus,
     )
     log = home / "logs" / f"{engine.model}.log"
     return await EngineProcess.start(

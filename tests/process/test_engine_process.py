@@ -245,17 +245,6 @@ def test_engine_inherits_no_settings_for_vllm_and_no_secrets(home: Path, monkeyp
     asyncio.run(main())
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="macOS has no CPU affinity")
-def test_engine_runs_on_the_cpus_it_was_given(home: Path) -> None:
-    async def main() -> None:
-        cpu = min(os.sched_getaffinity(0))
-        process = await start(home, spec(), cpus=(cpu,))
-        assert os.sched_getaffinity(process.pid) == {cpu}
-        await process.stop(timeout=2)
-
-    asyncio.run(main())
-
-
 def test_shim_asked_to_terminate_stops_its_engine(home: Path) -> None:
     async def main() -> None:
         async with ready(home, *MESSY) as process:

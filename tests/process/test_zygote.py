@@ -137,7 +137,7 @@ def test_forked_engine_finds_itself_in_the_same_kind_of_process_as_an_executed_o
 
     async def seen(zygote: Path | None, model: str) -> tuple[dict[str, Any], str]:
         engine = spec(model=model, command=(sys.executable, str(script), "{socket}", "x"))
-        process = await start(home, engine, zygote=zygote, cpus=(min(os.sched_getaffinity(0)),))
+        process = await start(home, engine, zygote=zygote)
         assert str(await asyncio.wait_for(process.exited, 20)).startswith("exit code 0")
         told = dict(line.split(" ", 1) for line in process.log.read_text().splitlines())
         names = {str(process.launch.directory): "DIRECTORY", process.launch.key: "KEY"}

@@ -2,7 +2,7 @@
 
 The first message is the launch document. It holds the engine's key and environment, hence neither argv nor a file.
 
-    {"directory", "argv", "env", "cwd", "cpus", "log", "log_size", "log_count", "grace", "identity": {...}}
+    {"directory", "argv", "env", "cwd", "log", "log_size", "log_count", "grace", "identity": {...}}
 
 Then, in both directions, over that socket and later over `shim.sock`:
 

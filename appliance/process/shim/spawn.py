@@ -36,8 +36,6 @@ def _become(document: dict[str, Any], output: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     kernel.die_with_parent(signal.SIGKILL)
-    if document["cpus"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, document["cpus"])
     os.chdir(document["cwd"])
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -25,7 +25,7 @@ class Keeper:
 
     @classmethod
     def ask(cls, path: str, document: dict[str, Any], output: int) -> Keeper:
-        content = json.dumps({name: document[name] for name in ("argv", "env", "cwd", "cpus")}).encode()
+        content = json.dumps({name: document[name] for name in ("argv", "env", "cwd")}).encode()
         peer = socket.socket(socket.AF_UNIX)
         try:
             peer.settimeout(ANSWER)

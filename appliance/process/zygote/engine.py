@@ -26,8 +26,6 @@ def become(document: dict[str, Any], output: int, keeper: int, base: Base, prepa
     kernel.die_with_parent(signal.SIGKILL)
     if os.getppid() != keeper:
         os._exit(1)
-    if document["cpus"]:
-        os.sched_setaffinity(0, document["cpus"])
     os.chdir(document["cwd"])
     os.dup2(output, 1)
     os.dup2(output, 2)

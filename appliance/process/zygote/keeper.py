@@ -4,7 +4,7 @@ The shim cannot be the parent of a process that another one forks, and only an a
 keeper is both, and does what the shim's death would do to an executed engine: when the shim's connection ends it ends
 everything below it.
 
-    shim → keeper: eight bytes of length with the engine's output pipe, then {"argv", "env", "cwd", "cpus"}
+    shim → keeper: eight bytes of length with the engine's output pipe, then {"argv", "env", "cwd"}
     keeper → shim: {"keeper": pid, "pid": pid} or {"refused": why}; later {"status": wait status}
 """
 
