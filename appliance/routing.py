@@ -54,6 +54,10 @@ class Route:
     """Sampling defaults, merged into a request where it is silent."""
     media_domains: tuple[str, ...] = ()
     """Hosts that this engine may fetch images, audio and video from."""
+    places: int = 320
+    """Requests that this engine is given at once."""
+    room: int = 512
+    """Requests that may wait for a place at it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--never-ready", action="store_true", help="never listens")
     parser.add_argument("--hang-health", action="store_true", help="accepts /health and never answers")
     parser.add_argument("--fail-health", action="store_true", help="/health is 503")
+    parser.add_argument("--bad-metrics", choices=("hang", "error", "garbage", "endless"), help="what /metrics does")
     parser.add_argument("--fail-probe", action="store_true", help="every generation is a 500")
     parser.add_argument("--events", type=int, help="tokens per answer; default: the words of the answer")
     parser.add_argument("--event-interval", type=float, default=0.0, help="seconds between tokens")
@@ -142,6 +143,7 @@ class FakeEngine:
             ("GET", "/health"): self.health,
             ("GET", "/v1/models"): self.models,
             ("GET", "/fake/stats"): self.show,
+            ("GET", "/metrics"): self.metrics,
             ("POST", "/v1/chat/completions"): self.chat,
             ("POST", "/v1/completions"): self.completions,
             ("POST", "/v1/responses"): self.responses,
@@ -192,6 +194,40 @@ class FakeEngine:
     async def models(self, request: Request) -> None:
         card = {"id": self.options.name, "object": "model", "created": 0, "owned_by": "vllm", "max_model_len": 4096}
         await send_json(request, {"object": "list", "data": [card]})
+
+    async def metrics(self, request: Request) -> None:
+        """Some of vLLM's page: its own families, and those of its process and its web server."""
+        if self.options.bad_metrics == "hang":
+            await asyncio.sleep(3600)
+        if self.options.bad_metrics == "error":
+            raise Refused(500, {"detail": "Internal Server Error"})
+        labels = f'{{engine="0",model_name="{self.options.name}"}}'
+        lines = [
+            "# HELP python_info Python platform information",
+            "# TYPE python_info gauge",
+            'python_info{version="3"} 1.0',
+            "# HELP vllm:num_requests_running Number of requests in model execution batches.",
+            "# TYPE vllm:num_requests_running gauge",
+            f"vllm:num_requests_running{labels} {self.stats.running}.0",
+            "# HELP vllm:request_success_total Count of successfully processed requests.",
+            "# TYPE vllm:request_success_total counter",
+            f"vllm:request_success_total{labels} {self.stats.finished}.0",
+            "# HELP vllm:request_success_created Count of successfully processed requests.",
+            "# TYPE vllm:request_success_created gauge",
+            f"vllm:request_success_created{labels} 1.7e+09",
+            "# HELP vllm:time_to_first_token_seconds Histogram of time to first token in seconds.",
+            "# TYPE vllm:time_to_first_token_seconds histogram",
+            f'vllm:time_to_first_token_seconds_bucket{labels[:-1]},le="+Inf"}} {self.stats.finished}.0',
+            f"vllm:time_to_first_token_seconds_count{labels} {self.stats.finished}.0",
+            f"vllm:time_to_first_token_seconds_sum{labels} 0.5",
+        ]
+        if self.options.bad_metrics == "garbage":
+            lines.append("vllm:garbage{ 1 }} nonsense")
+        page = ("\n".join(lines) + "\n").encode()
+        if self.options.bad_metrics == "endless":
+            page *= 1 + (8 << 20) // len(page)
+        request.writer.write(response_head(200, "text/plain; version=0.0.4", f"content-length: {len(page)}") + page)
+        await request.writer.drain()
 
     async def show(self, request: Request) -> None:
         await send_json(request, {"pid": os.getpid(), "name": self.options.name, **vars(self.stats)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from time import perf_counter
 
 from starlette.types import Scope, Send
@@ -13,6 +13,7 @@ from appliance.config.models import Key
 from appliance.errors import RequestError
 from appliance.gateway.errors import Dialect, Header, render, render_event
 from appliance.gateway.question import Stream
+from appliance.gateway.usage import Usage
 
 _SANE = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -28,18 +29,24 @@ class Call:
         "error",
         "first_byte",
         "headers",
+        "held",
         "id",
         "key",
         "last",
+        "limited",
         "method",
         "model",
         "path",
+        "received",
         "revision",
         "scope",
         "sent",
         "started",
         "status",
         "streaming",
+        "told",
+        "usage",
+        "waited",
     )
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -54,7 +61,18 @@ class Call:
         self.model: str | None = None
         self.revision: str | None = None
         self.status = 0
+        self.received = 0
+        """Bytes of the body."""
         self.sent = 0
+        self.told: Sequence[Header] = ()
+        """Headers that every answer to this request carries."""
+        self.usage: Usage | None = None
+        self.limited: str | None = None
+        """Which limit of the key was reached."""
+        self.held = 0.0
+        """Seconds that it waited for its model to be ready."""
+        self.waited = 0.0
+        """Seconds that it waited for its turn at a busy one."""
         self.streaming = False
         self.ended = False
         self.aborted = False
@@ -66,6 +84,7 @@ class Call:
     def start(self, status: int, headers: list[Header]) -> Awaitable[None]:
         self.status = status
         headers.append((b"x-request-id", self.id))
+        headers.extend(self.told)
         if self.dialect == "anthropic":
             headers.append((b"request-id", self.id))
         return self._send({"type": "http.response.start", "status": status, "headers": headers})

@@ -113,6 +113,26 @@ def unavailable(error: ApplianceError) -> RequestError:
     )
 
 
+def queue_full(model: str, waiting: int, retry_after: float) -> RequestError:
+    return RequestError(
+        f"{waiting} requests wait for model `{model}` already; try again later",
+        status=503,
+        type="server_error",
+        code="queue_full",
+        retry_after=retry_after,
+    )
+
+
+def queue_timeout(model: str, retry_after: float) -> RequestError:
+    return RequestError(
+        f"model `{model}` was busy for as long as this request may wait",
+        status=503,
+        type="server_error",
+        code="queue_timeout",
+        retry_after=retry_after,
+    )
+
+
 def engine_unavailable(model: str) -> RequestError:
     return RequestError(
         f"the engine of model `{model}` does not answer",

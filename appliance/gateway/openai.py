@@ -17,8 +17,8 @@ from appliance.gateway.proxy import Proxy
 from appliance.gateway.routes import Endpoint, Routes
 
 TARGETS = (
-    Target("/v1/chat/completions", "max_tokens"),
-    Target("/v1/completions", "max_tokens"),
+    Target("/v1/chat/completions", "max_tokens", asks_for_usage=True),
+    Target("/v1/completions", "max_tokens", asks_for_usage=True),
     Target("/v1/responses", "max_output_tokens"),
     Target("/v1/embeddings"),
 )

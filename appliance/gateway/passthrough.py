@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from starlette.types import Receive
 
 from appliance.gateway import body as bodies
 from appliance.gateway.call import Call
-from appliance.gateway.connection import Connection
+from appliance.gateway.connection import Connection, Write
 from appliance.gateway.errors import Header
 from appliance.gateway.proxy import Proxy, read_all
 from appliance.gateway.question import Question, Stream
 from appliance.gateway.rename import Rename
+from appliance.gateway.usage import Unasked
 from appliance.routing import Route
 
 EVENTS = Stream(b"text/event-stream", b": waiting for the model\n\n")
@@ -44,24 +47,37 @@ class Target:
     path: str
     limit_name: str | None = None
     """What this API calls `max_tokens`; None where sampling means nothing."""
+    asks_for_usage: bool = False
+    """A stream of this API tells its usage only where `stream_options.include_usage` asks for it."""
 
 
 async def forward(call: Call, receive: Receive, proxy: Proxy, target: Target) -> None:
     body = await proxy.read(call, receive)
     request = bodies.parse(body)
-    asked = request["model"]
+    asked, stream = request["model"], EVENTS if request.get("stream") is True else None
+    unasked = target.asks_for_usage and stream is not None and proxy.meters(call) and not _includes_usage(request)
+    make = bodies.with_usage if unasked else bodies.for_engine
     question = Question(
         target.path,
         asked,
-        partial(bodies.for_engine, request, body, target.limit_name),
-        partial(relay, call, asked),
-        EVENTS if request.get("stream") is True else None,
+        partial(make, request, body, target.limit_name),
+        partial(relay, call, asked, unasked=unasked),
+        stream,
     )
     await proxy.ask(call, receive, question)
 
 
-async def relay(call: Call, asked: str, connection: Connection, route: Route) -> None:
-    """The engine's answer as it is, but for the name in it where the client asked for the model by another."""
+def _includes_usage(request: Mapping[str, Any]) -> bool:
+    options = request.get("stream_options")
+    # What is no object is left for the engine to refuse.
+    return options is not None and (not isinstance(options, dict) or options.get("include_usage") is True)
+
+
+async def relay(call: Call, asked: str, connection: Connection, route: Route, *, unasked: bool = False) -> None:
+    """The engine's answer as it is, but for the name in it where the client asked for the model by another.
+
+    `unasked` says that the gateway asked for the usage of this stream, and the client did not.
+    """
     rename = None if asked == route.served else Rename(route.served, asked)
     headers = [header for header in connection.headers if header[0] not in DROPPED]
     begun = bool(call.status)  # while it was held
@@ -73,16 +89,32 @@ async def relay(call: Call, asked: str, connection: Connection, route: Route) ->
         return
     if not begun:
         await call.start(connection.status, headers)
-    await (connection.pour(call.write) if rename is None else _stream_renamed(call, connection, rename))
+    filters: list[Rename | Unasked] = [rename] if rename else []
+    if unasked and call.streaming:
+        filters.append(Unasked())
+    await connection.pour(_filtered(call, filters) if filters else call.write)
 
 
-async def _stream_renamed(call: Call, connection: Connection, rename: Rename) -> None:
-    while not call.ended:
-        data = rename.feed(await connection.read())
-        if connection.complete:
-            await call.write(data + rename.flush(), more=False)
-        elif data:
-            await call.write(data, more=True)
+def _filtered(call: Call, filters: Sequence[Rename | Unasked]) -> Write:
+    """What an answer's bytes go through on their way."""
+
+    def write(body: bytes, *, more: bool) -> Awaitable[None]:
+        for each in filters:
+            body = each.feed(body) if more else each.feed(body) + each.flush()
+        return call.write(body, more=more) if body or not more else NOTHING
+
+    return write
+
+
+class _Nothing:
+    """Awaited, it is over at once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+NOTHING = _Nothing()
 
 
 async def _answer_renamed(call: Call, connection: Connection, rename: Rename, headers: list[Header]) -> None:
