@@ -284,6 +284,32 @@ def models(file: File = None, json: Json = False) -> None:
 
 
 @app.command()
+def fit(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL|SOURCE]", help="A model's name, or any source.  [default: all]", show_default=False
+        ),
+    ] = None,
+    file: File = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Another machine, as chip and memory: m2-16gb, m3-max-64gb.  [default: this one]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Which context lengths, and how many sequences at once, fit into memory. Nothing is downloaded but headers.
+
+    Each number is what an engine of that size would take in all; `-` is more than the memory budget. Put the lengths
+    under `engine:` as max_model_len and max_num_seqs. Exits 1 where nothing fits.
+    """
+    from appliance.cli.fit import fit
+
+    if not fit(file, model, target, as_json=json):
+        raise typer.Exit(1)
+
+
+@app.command()
 def chaos(
     duration: Annotated[float, typer.Option(min=1, help="Seconds of it.")] = 60,
     clients: Annotated[int, typer.Option(min=1, help="Clients that stream all the time.")] = 16,

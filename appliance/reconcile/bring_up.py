@@ -75,6 +75,7 @@ class BringUp:
         with ExitStack() as held:
             environment = await self._environment(engine, held)
             model = await self._checkpoint(engine, driver, environment)
+            held.enter_context(self._store.use(model))
             launch = self._launch(driver, environment, model)
             launch = replace(launch, chosen=await asyncio.to_thread(choose, driver, engine.spec, model))
             found = await asyncio.to_thread(shape, model)
