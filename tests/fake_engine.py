@@ -4,7 +4,9 @@
 
 Standard library alone, so that it starts at once. The answer to a prompt is the same every time and names the served
 model. A request may carry `"fake": {...}` with `events`, `interval`, `first`, `crash_after`, `error_after`,
-`stall_after` or `status` to override the flags for itself. `GET /fake/stats` tells what it has seen.
+`stall_after`, `status`, `context`, `text`, `message`, `deltas`, `finish` or `stop_reason` to override the flags for
+itself; so may a prompt that is `fake:` and such an object, for requests that somebody has translated on the way.
+`GET /fake/stats` tells what it has seen.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -118,6 +120,22 @@ class Answer:
     crash_after: int | None
     error_after: int | None
     stall_after: int | None
+    message: Json | None = None
+    """What is said in a chat, where it is not the words alone."""
+    scripted: bool = False
+    """The words are a stream's deltas, each as JSON."""
+    stop_reason: str | None = None
+    logprobs: bool = False
+
+    def delta(self, word: str) -> Json:
+        found: Json = json.loads(word) if self.scripted else {"content": word}
+        return found
+
+    def logprobs_of(self, word: str) -> Json | None:
+        if not self.logprobs:
+            return None
+        token = {"token": word, "logprob": -0.5, "bytes": list(word.encode())}
+        return {"content": [{**token, "top_logprobs": [token]}]}
 
     @property
     def text(self) -> str:
@@ -125,7 +143,9 @@ class Answer:
 
     @property
     def usage(self) -> Json:
-        count = len(self.words)
+        return self.usage_after(len(self.words))
+
+    def usage_after(self, count: int) -> Json:
         return {
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": self.prompt_tokens + count,
@@ -244,13 +264,17 @@ class FakeEngine:
         head = self.head(request, "chatcmpl", "chat.completion.chunk" if body.get("stream") else "chat.completion")
         if not body.get("stream"):
             await self.wait_out(request, answer)
-            message = {"role": "assistant", "content": answer.text}
-            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
+            message = {"role": "assistant", "content": answer.text, **(answer.message or {})}
+            choice = {
+                "index": 0, "message": message, "logprobs": answer.logprobs_of(answer.text),
+                "finish_reason": answer.finish, "stop_reason": answer.stop_reason,
+            }  # fmt: skip
             await send_json(request, {**head, "choices": [choice], "usage": answer.usage})
             return
 
         def event(content: str, finish: str | None) -> Json:
-            return {"index": 0, "delta": {"content": content}, "logprobs": None, "finish_reason": finish}
+            ending = {"finish_reason": finish, "stop_reason": answer.stop_reason} if finish else {"finish_reason": None}
+            return {"index": 0, "delta": answer.delta(content), "logprobs": answer.logprobs_of(content), **ending}
 
         role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         await self.stream(request, body, answer, head, event, first=role)
@@ -260,12 +284,16 @@ class FakeEngine:
         head = self.head(request, "cmpl", "text_completion")
         if not body.get("stream"):
             await self.wait_out(request, answer)
-            choice = {"index": 0, "text": answer.text, "logprobs": None, "finish_reason": answer.finish}
+            choice = {
+                "index": 0, "text": answer.text, "logprobs": None,
+                "finish_reason": answer.finish, "stop_reason": answer.stop_reason,
+            }  # fmt: skip
             await send_json(request, {**head, "choices": [choice], "usage": answer.usage})
             return
 
         def event(content: str, finish: str | None) -> Json:
-            return {"index": 0, "text": content, "logprobs": None, "finish_reason": finish}
+            ending = {"finish_reason": finish, "stop_reason": answer.stop_reason} if finish else {"finish_reason": None}
+            return {"index": 0, "text": content, "logprobs": None, **ending}
 
         await self.stream(request, body, answer, head, event)
 
@@ -369,23 +397,29 @@ class FakeEngine:
         if self.options.task == "embed":
             raise Refused(404, {"detail": "Not Found"})
         body = self.body(request)
-        fake = body.get("fake") or {}
-        self.refuse_faults(fake)
         prompt = prompt_of(body)
+        fake = body.get("fake") or (json.loads(prompt.removeprefix("fake:")) if prompt.startswith("fake:") else {})
+        self.refuse_faults(fake)
+        refuse_length(body, fake)
         digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
-        words = [f"{word} " for word in f"{self.options.name} answers {digest}: {prompt}".split()]
+        script = script_of(body, fake)
+        words = script or [f"{word} " for word in f"{self.options.name} answers {digest}: {prompt}".split()]
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
         total = fake.get("events", self.options.events) or len(words)
         count = min(total, limit or total)
         return body, Answer(
             words=list(islice(cycle(words), count)),
-            finish="length" if count < total else "stop",
+            finish=fake.get("finish") or ("length" if count < total else "stop"),
             prompt_tokens=len(prompt.split()),
             interval=fake.get("interval", self.options.event_interval),
             first=fake.get("first", self.options.first_event),
             crash_after=fake.get("crash_after", self.options.crash_after_events),
             error_after=fake.get("error_after"),
             stall_after=fake.get("stall_after"),
+            message=fake.get("message"),
+            scripted=script is not None and "messages" in body and bool(body.get("stream")),
+            stop_reason=fake.get("stop_reason"),
+            logprobs=body.get("logprobs") is True,
         )
 
     def identity(self, request: Request) -> str:
@@ -438,18 +472,23 @@ class FakeEngine:
         choice: Callable[[str, str | None], Json],
         first: Json | None = None,
     ) -> None:
-        usage = (body.get("stream_options") or {}).get("include_usage")
+        options = body.get("stream_options") or {}
+        usage, continuous = options.get("include_usage"), options.get("continuous_usage_stats")
+        count = 0
         # The envelope is rendered once: per token only the choice is, which is what a benchmark pays for.
         opening = f"data: {json.dumps(head, separators=(',', ':'))[:-1]},".encode()
         trailer = b',"usage":null}\n\n' if usage else b"}\n\n"
 
         def render(value: Json) -> bytes:
-            return opening + b'"choices":[' + json.dumps(value, separators=(",", ":")).encode() + b"]" + trailer
+            end = b',"usage":%b}\n\n' % json.dumps(answer.usage_after(count)).encode() if continuous else trailer
+            return opening + b'"choices":[' + json.dumps(value, separators=(",", ":")).encode() + b"]" + end
 
         async def events() -> AsyncIterator[bytes]:
+            nonlocal count
             if first is not None:
                 yield render(first)
             async for word, finish in self.tokens(request, answer):
+                count += 1
                 yield render(choice(word, finish))
             if usage:
                 yield opening + b'"choices":[],"usage":' + json.dumps(answer.usage).encode() + b"}\n\n"
@@ -548,6 +587,62 @@ def finish(stop: asyncio.Future[int], code: int) -> None:
 def spawn(*, detached: bool) -> int:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
     return subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=detached).pid
+
+
+def refuse_length(body: Json, fake: Json) -> None:
+    limit, context = body.get("max_tokens"), fake.get("context")
+    if context is not None and limit and limit > context:
+        message = (
+            f"max_tokens={limit} cannot be greater than max_model_len={context}. Please request fewer output tokens."
+        )
+        raise refusal(400, message, "BadRequestError", "max_tokens")
+    if context == 0:
+        message = "This model's maximum context length is 10 tokens. However, your prompt contains 12 input tokens."
+        raise refusal(400, message, "BadRequestError", "input_tokens")
+
+
+def script_of(body: Json, fake: Json) -> list[str] | None:
+    """The deltas of a streamed chat, each as JSON, or the pieces of a text; None where the prompt is repeated."""
+    form = (body.get("response_format") or {}).get("json_schema")
+    text = json.dumps(instance(form["schema"])) if form and "text" not in fake else fake.get("text")
+    if body.get("stream") and "messages" in body:
+        deltas = fake.get("deltas") or [*deltas_of(fake.get("message") or {"content": text})]
+        return [json.dumps(delta) for delta in deltas] if "deltas" in fake or "message" in fake or text else None
+    if "message" in fake:
+        return [fake["message"].get("content") or ""]
+    return None if text is None else [text[i : i + 5] for i in range(0, len(text), 5)]
+
+
+def deltas_of(message: Json) -> Iterator[Json]:
+    """A message as vLLM streams one: pieces of reasoning, of the text, then each call's name and its arguments."""
+    for name in ("reasoning", "content"):
+        text = message.get(name) or ""
+        yield from ({name: text[i : i + 5]} for i in range(0, len(text), 5))
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        function = call["function"]
+        yield {"tool_calls": [{**call, "index": index, "function": {"name": function["name"], "arguments": ""}}]}
+        for i in range(0, len(function["arguments"]), 5):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": function["arguments"][i : i + 5]}}]}
+
+
+def instance(schema: Json) -> Any:
+    """The smallest value that obeys a schema, as an engine with a grammar is held to one."""
+    if schema.get("anyOf"):
+        return instance(schema["anyOf"][-1])
+    if schema.get("enum"):
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            return {name: instance(inner) for name, inner in (schema.get("properties") or {}).items()}
+        case "array":
+            return [instance(schema.get("items") or {})]
+        case "string":
+            return "text"
+        case "integer" | "number":
+            return 1
+        case "boolean":
+            return True
+    return None
 
 
 def prompt_of(body: Json) -> str:

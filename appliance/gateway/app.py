@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from appliance import __version__
 from appliance.errors import RequestError
-from appliance.gateway import access_log, health, openai
+from appliance.gateway import access_log, anthropic, health, openai
 from appliance.gateway.admin import routes as admin_routes
 from appliance.gateway.admission import Admission
 from appliance.gateway.auth import authorise, check_loopback, no_keys
@@ -26,6 +26,7 @@ from appliance.gateway.errors import bug, stopping
 from appliance.gateway.hold import KEEP_ALIVE, Hold
 from appliance.gateway.limits import Limiter
 from appliance.gateway.observer import Observer, traced, tracing
+from appliance.gateway.openai import Models
 from appliance.gateway.port import Port
 from appliance.gateway.proxy import Proxy
 from appliance.gateway.routes import Routes, dialect_of, find
@@ -50,8 +51,9 @@ def create_app(
     """
     upstream = Upstream()
     admission = Admission(port, Hold(port, keep_alive))
-    proxy = Proxy(admission, Limiter(), port, upstream, max_body=max_body, metered=metrics)
-    routes = {**openai.routes(port, proxy, created=int(time.time())), **health.routes(port)}
+    proxy = Proxy(admission, Limiter(), port, upstream, max_body=max_body, metered=metrics, keep_alive=keep_alive)
+    models = Models(port, created=int(time.time()))
+    routes = {**openai.routes(proxy, models), **anthropic.routes(proxy, models), **health.routes(port)}
     if admin is not None:
         routes |= admin_routes(admin)
     observers: list[Observer] = []

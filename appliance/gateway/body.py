@@ -36,15 +36,14 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> 
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def encode(value: Any) -> bytes:
+    """JSON for a client. Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
 def parse(body: bytes) -> dict[str, Any]:
     """The body as an object whose `model` is a string and whose `stream`, if any, is a boolean."""
-    structure.check(body)
-    try:
-        request = _DECODER.decode(body.decode())
-    except ValueError as error:
-        raise _invalid(f"the body is not valid JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise _invalid("the body must be a JSON object")
+    request = parse_object(body)
     model = request.get("model")
     if model is None:
         raise _invalid("`model` is missing: name the model to ask; GET /v1/models lists them", "model")
@@ -52,6 +51,17 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _invalid("`model` must be a string", "model")
     if not isinstance(request.get("stream", False), bool | None):
         raise _invalid("`stream` must be true or false", "stream")
+    return request
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    structure.check(body)
+    try:
+        request = _DECODER.decode(body.decode())
+    except ValueError as error:
+        raise _invalid(f"the body is not valid JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise _invalid("the body must be a JSON object")
     return request
 
 

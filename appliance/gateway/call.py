@@ -6,11 +6,13 @@ import re
 import secrets
 from collections.abc import Awaitable, Sequence
 from time import perf_counter
+from typing import Any
 
 from starlette.types import Scope, Send
 
 from appliance.config.models import Key
 from appliance.errors import RequestError
+from appliance.gateway.body import encode
 from appliance.gateway.errors import Dialect, Header, render, render_event
 from appliance.gateway.question import Stream
 from appliance.gateway.usage import Usage
@@ -39,6 +41,7 @@ class Call:
         "path",
         "received",
         "revision",
+        "route",
         "scope",
         "sent",
         "started",
@@ -54,6 +57,8 @@ class Call:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.route = self.path
+        """The path that the handler knows, where several lead to it."""
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.id = request_id(self.headers.get(b"x-request-id"))
         self.dialect: Dialect = "openai"
@@ -105,6 +110,18 @@ class Call:
         self.sent += len(stream.idle)
         self.last = stream.idle
         await self._send({"type": "http.response.body", "body": stream.idle, "more_body": True})
+
+    async def event(self, stream: Stream, events: bytes, *, last: bool = False) -> None:
+        """Write whole events of a stream, which the first of them begins."""
+        if not self.status:
+            self.streaming = True
+            await self.start(200, stream.headers())
+        await self.write(events, more=not last)
+
+    async def json(self, value: Any, *, status: int = 200) -> None:
+        body = encode(value)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self.answer(status, headers, body)
 
     async def refuse(self, error: RequestError) -> None:
         """Answer with an error, or end with one what has been begun."""

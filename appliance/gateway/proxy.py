@@ -33,9 +33,19 @@ RECONNECT = 0.05
 
 class Proxy:
     def __init__(
-        self, admission: Admission, limiter: Limiter, port: Port, upstream: Upstream, *, max_body: int, metered: bool
+        self,
+        admission: Admission,
+        limiter: Limiter,
+        port: Port,
+        upstream: Upstream,
+        *,
+        max_body: int,
+        metered: bool,
+        keep_alive: float,
     ) -> None:
-        """`metered` says that somebody wants to know what every answer used."""
+        """`metered` says that somebody wants to know what every answer used, `keep_alive` for how many seconds a stream
+        may be silent."""
+        self.keep_alive = keep_alive
         self._admission = admission
         self._limiter = limiter
         self._port = port
@@ -77,6 +87,11 @@ class Proxy:
             route = await self._admission.admit(call, model, question.stream, again=again)
             try:
                 return await self._exchange(call, question, route)
+            except RequestError as error:
+                if question.refused is None or (following := question.refused(error)) is None:
+                    raise
+                question, again = following, True
+                continue
             except Unreachable as error:
                 if perf_counter() > give_up:
                     raise engine_unavailable(route.model) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from appliance.errors import RequestError
 from appliance.gateway.connection import Connection
 from appliance.gateway.errors import Header
 from appliance.routing import Route
@@ -39,3 +40,5 @@ class Question:
     stream: Stream | None = None
     """None where nothing can be said before the answer."""
     content_type: bytes = JSON
+    refused: Callable[[RequestError], Question | None] | None = None
+    """What to ask instead when the engine refuses this, if anything."""
