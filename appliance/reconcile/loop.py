@@ -89,6 +89,9 @@ class Reconciler:
         """Another desired state takes the old one's place; a rollout on its way is superseded, never queued."""
         self.desired = desired
         self.generation = generation
+        for engine in self.engines.values():
+            if engine.refused:
+                engine.retry_at = self._now()  # another budget, or another neighbour
         self._published()
         self.wake()
 
