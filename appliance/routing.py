@@ -58,6 +58,10 @@ class Route:
     """Requests that this engine is given at once."""
     room: int = 512
     """Requests that may wait for a place at it."""
+    developer: bool = False
+    """Whether its chat template knows the role `developer`."""
+    reasons: bool = False
+    """Whether its answers may hold reasoning apart from the text."""
 
 
 @dataclass(frozen=True, slots=True)

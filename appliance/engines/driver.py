@@ -21,6 +21,11 @@ class Template:
     model_type: str = ""
     """`model_type` of its config.json."""
 
+    @property
+    def developer(self) -> bool:
+        """Whether it tells the role `developer` from others."""
+        return any(f"{quote}developer{quote}" in self.text for quote in "'\"")
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -38,7 +43,8 @@ class Launch:
     `directory` is private (0700), short, and deleted with the engine. `port` is set for drivers that listen on TCP, and
     `socket` is always a path that may be bound. `key` is random per engine and never appears in an argument list.
     `platform` is the vLLM platform class that the interpreter's preflight found (`CpuPlatform`, `CudaPlatform`), empty
-    for engines without one. `chosen` is what the driver's own `choose` made of the checkpoint.
+    for engines without one. `chosen` is what the driver's own `choose` made of the checkpoint. `developer` says that
+    its chat template knows that role.
     """
 
     python: Path | None
@@ -48,6 +54,7 @@ class Launch:
     port: int | None = None
     platform: str = ""
     chosen: tuple[Choice, ...] = ()
+    developer: bool = False
 
     @property
     def socket(self) -> Path:

@@ -69,6 +69,8 @@ class VLLM:
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             "HF_HUB_OFFLINE": "1",
+            # Kept responses are never forgotten; the gateway asks for it only where its client does.
+            "VLLM_ENABLE_RESPONSES_API_STORE": "1",
             "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host could send the engine anywhere
             "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
             **(_cpu_env(spec) if launch.platform == _CPU else {}),

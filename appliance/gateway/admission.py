@@ -82,6 +82,12 @@ class Admission:
         call.revision = route.revision
         return route
 
+    def pin(self, call: Call, route: Route) -> Route:
+        """This very engine, which alone has what is asked for: it waits in no line."""
+        route.lease.acquire()
+        call.revision = route.revision
+        return route
+
     def release(self, route: Route) -> None:
         route.lease.release()
         if self._lines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import structlog
 from starlette.applications import Starlette
@@ -29,6 +30,7 @@ from appliance.gateway.observer import Observer, traced, tracing
 from appliance.gateway.openai import Models
 from appliance.gateway.port import Port
 from appliance.gateway.proxy import Proxy
+from appliance.gateway.responses import Responses
 from appliance.gateway.routes import Routes, dialect_of, find
 from appliance.gateway.upstream import Upstream
 
@@ -53,7 +55,8 @@ def create_app(
     admission = Admission(port, Hold(port, keep_alive))
     proxy = Proxy(admission, Limiter(), port, upstream, max_body=max_body, metered=metrics, keep_alive=keep_alive)
     models = Models(port, created=int(time.time()))
-    routes = {**openai.routes(proxy, models), **anthropic.routes(proxy, models), **health.routes(port)}
+    responses = Responses(port, proxy, admission)
+    routes = {**openai.routes(proxy, models, responses), **anthropic.routes(proxy, models), **health.routes(port)}
     if admin is not None:
         routes |= admin_routes(admin)
     observers: list[Observer] = []
@@ -65,15 +68,20 @@ def create_app(
         routes |= measured.routes()
     if environ and traced(environ):
         observers.append(tracing(environ))
-    return Gateway(port, upstream, routes, observers, loopback=loopback)
+    return Gateway(port, routes, observers, (responses, upstream), loopback=loopback)
+
+
+class Closing(Protocol):
+    def close(self) -> None: ...
 
 
 class Gateway:
     def __init__(
-        self, port: Port, upstream: Upstream, routes: Routes, observers: Sequence[Observer], *, loopback: bool
+        self, port: Port, routes: Routes, observers: Sequence[Observer], held: tuple[Closing, ...], *, loopback: bool
     ) -> None:
+        """`held` is closed in its order when the server ends."""
         self._port = port
-        self._upstream = upstream
+        self._held = held
         self._routes = routes
         self._observers = observers
         self._loopback = loopback
@@ -123,7 +131,8 @@ class Gateway:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._upstream.close()
+        for each in self._held:
+            each.close()
         for observer in self._observers:
             await observer.close()
         await send({"type": "lifespan.shutdown.complete"})

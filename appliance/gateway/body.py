@@ -19,21 +19,27 @@ class ClientGone(Exception):
 
 
 async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
+    found = await pieces(receive, headers, limit)
+    return found[0] if len(found) == 1 else b"".join(found)
+
+
+async def pieces(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> list[bytes]:
+    """The body as it arrived, for those that are too large to be held twice."""
     length = headers.get(b"content-length")
     if length is not None and int(length) > limit:
         raise _too_large(limit)
-    pieces: list[bytes] = []
+    found: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        pieces.append(message["body"])
+        found.append(message["body"])
         size += len(message["body"])
         if size > limit:
             raise _too_large(limit)
         if not message["more_body"]:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return found
 
 
 def encode(value: Any) -> bytes:
@@ -88,7 +94,7 @@ def for_engine(request: Mapping[str, Any], body: bytes | None, limit_name: str |
     return json.dumps({**request, **added, "model": route.served}, separators=(",", ":")).encode()
 
 
-def with_usage(request: Mapping[str, Any], body: bytes, limit_name: str | None, route: Route) -> bytes:
+def with_usage(request: Mapping[str, Any], body: bytes | None, limit_name: str | None, route: Route) -> bytes:
     """The same, for a stream whose usage the gateway wants and its client did not ask for."""
     if request.get("stream_options") is None and "stream_options" not in request:
         # A long chat is not written again for one key more.

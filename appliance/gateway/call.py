@@ -39,6 +39,7 @@ class Call:
         "method",
         "model",
         "path",
+        "query",
         "received",
         "revision",
         "route",
@@ -59,6 +60,7 @@ class Call:
         self.path: str = scope["path"]
         self.route = self.path
         """The path that the handler knows, where several lead to it."""
+        self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.id = request_id(self.headers.get(b"x-request-id"))
         self.dialect: Dialect = "openai"

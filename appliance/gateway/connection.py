@@ -57,12 +57,12 @@ class Connection(asyncio.Protocol):
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
 
-    async def request(self, head: bytes, body: bytes) -> None:
+    async def request(self, head: bytes, *body: bytes | memoryview) -> None:
         """Send a request and wait for the final status and headers."""
         self.status, self.headers, self.taken = 0, [], 0
         self.end.clear()
         self.complete = self._begun = self._poured = False
-        self._transport.writelines((head, body))
+        self._transport.writelines((head, *body))
         while not self._begun:
             await self._wait()
 

@@ -90,7 +90,7 @@ BODIES: Mapping[Dialect, Callable[[RequestError, str], bytes]] = {
 
 
 def unknown_route(path: str) -> RequestError:
-    return RequestError(f"there is no `{path}` here", status=404, type="not_found_error", code="unknown_url")
+    return RequestError(f"there is no `{path}` here", status=404, code="unknown_url")
 
 
 def unknown_model(name: str) -> RequestError:
@@ -99,7 +99,6 @@ def unknown_model(name: str) -> RequestError:
     return RequestError(
         f"the model `{name}` does not exist or this key may not use it",
         status=404,
-        type="not_found_error",
         code="model_not_found",
         param="model",
     )
@@ -162,7 +161,8 @@ def bug() -> RequestError:
     return RequestError("the appliance failed; its log has the details", status=500, type="server_error", code="bug")
 
 
-TYPES = {404: "not_found_error", 429: "rate_limit_error"}
+TYPES = {429: "rate_limit_error"}
+"""OpenAI has no type of its own for what is not found: the code tells."""
 
 
 def from_engine(status: int, body: bytes, *, model: str, path: str, retry_after: float | None) -> RequestError:
@@ -177,7 +177,7 @@ def from_engine(status: int, body: bytes, *, model: str, path: str, retry_after:
     detail = _detail(body)
     if status in {404, 405} and "code" not in detail:
         message = f"the engine of model `{model}` does not serve `{path}`"
-        return RequestError(message, status=404, type="not_found_error", code="unsupported_endpoint")
+        return RequestError(message, status=404, code="unsupported_endpoint")
     message = redact(str(detail.get("message") or f"the engine answered {status}"))
     param = detail.get("param")
     code = detail.get("code")

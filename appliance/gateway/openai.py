@@ -8,26 +8,37 @@ from typing import Any
 from starlette.types import Receive
 
 from appliance.config.models import Key
+from appliance.gateway import chat
 from appliance.gateway.auth import allows
 from appliance.gateway.call import Call
 from appliance.gateway.errors import unknown_model
 from appliance.gateway.passthrough import Target, forward
 from appliance.gateway.port import Port
 from appliance.gateway.proxy import Proxy
+from appliance.gateway.responses import Responses
 from appliance.gateway.routes import Endpoint, Routes
+from appliance.gateway.transcription import transcribe
 
 TARGETS = (
-    Target("/v1/chat/completions", "max_tokens", asks_for_usage=True),
+    Target("/v1/chat/completions", "max_tokens", asks_for_usage=True, adapt=chat.adapt, reasons=True),
     Target("/v1/completions", "max_tokens", asks_for_usage=True),
-    Target("/v1/responses", "max_output_tokens"),
     Target("/v1/embeddings"),
+    Target("/v1/rerank"),
+    Target("/rerank"),
+    Target("/v1/score"),
+    Target("/score"),
+    Target("/tokenize"),
+    Target("/detokenize"),
 )
 
 
-def routes(proxy: Proxy, models: Models) -> Routes:
+def routes(proxy: Proxy, models: Models, responses: Responses) -> Routes:
     passed = {target.path: {"POST": Endpoint(partial(forward, proxy=proxy, target=target))} for target in TARGETS}
     return {
         **passed,
+        "/v1/responses": {"POST": Endpoint(responses.create)},
+        "/v1/responses/*": {"GET": Endpoint(responses.retrieve), "POST": Endpoint(responses.cancel)},
+        "/v1/audio/transcriptions": {"POST": Endpoint(partial(transcribe, proxy=proxy))},
         "/v1/models": {"GET": Endpoint(models.list)},
         "/v1/models/*": {"GET": Endpoint(models.retrieve)},
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Receive
 
@@ -15,6 +15,7 @@ from appliance.gateway.connection import Connection, Write
 from appliance.gateway.errors import Header
 from appliance.gateway.proxy import Proxy, read_all
 from appliance.gateway.question import Question, Stream
+from appliance.gateway.reasoning import Reasoning
 from appliance.gateway.rename import Rename
 from appliance.gateway.usage import Unasked
 from appliance.routing import Route
@@ -49,6 +50,10 @@ class Target:
     """What this API calls `max_tokens`; None where sampling means nothing."""
     asks_for_usage: bool = False
     """A stream of this API tells its usage only where `stream_options.include_usage` asks for it."""
+    adapt: Callable[[Mapping[str, Any], Route], Mapping[str, Any]] | None = None
+    """What has to be said otherwise for this engine: the fields that change."""
+    reasons: bool = False
+    """Whether answers may hold the model's reasoning."""
 
 
 async def forward(call: Call, receive: Receive, proxy: Proxy, target: Target) -> None:
@@ -56,12 +61,11 @@ async def forward(call: Call, receive: Receive, proxy: Proxy, target: Target) ->
     request = bodies.parse(body)
     asked, stream = request["model"], EVENTS if request.get("stream") is True else None
     unasked = target.asks_for_usage and stream is not None and proxy.meters(call) and not _includes_usage(request)
-    make = bodies.with_usage if unasked else bodies.for_engine
     question = Question(
         target.path,
         asked,
-        partial(make, request, body, target.limit_name),
-        partial(relay, call, asked, unasked=unasked),
+        partial(_body, target, request, body, unasked=unasked),
+        partial(relay, call, asked, unasked=unasked, reasons=target.reasons),
         stream,
     )
     await proxy.ask(call, receive, question)
@@ -73,29 +77,49 @@ def _includes_usage(request: Mapping[str, Any]) -> bool:
     return options is not None and (not isinstance(options, dict) or options.get("include_usage") is True)
 
 
-async def relay(call: Call, asked: str, connection: Connection, route: Route, *, unasked: bool = False) -> None:
+def _body(target: Target, request: Mapping[str, Any], body: bytes, route: Route, *, unasked: bool) -> bytes:
+    given: bytes | None = body
+    if target.adapt is not None and (changes := target.adapt(request, route)):
+        request, given = {**request, **changes}, None
+    make = bodies.with_usage if unasked else bodies.for_engine
+    return make(request, given, target.limit_name, route)
+
+
+async def relay(
+    call: Call, asked: str, connection: Connection, route: Route, *, unasked: bool = False, reasons: bool = False
+) -> None:
     """The engine's answer as it is, but for the name in it where the client asked for the model by another.
 
-    `unasked` says that the gateway asked for the usage of this stream, and the client did not.
+    `unasked` says that the gateway asked for the usage of this stream, and the client did not; `reasons` that there may
+    be reasoning in it, which then gets its second name.
     """
-    rename = None if asked == route.served else Rename(route.served, asked)
+    filters: list[Filter] = [] if asked == route.served else [Rename(route.served, asked)]
+    if reasons and route.reasons:
+        filters.append(Reasoning())
     headers = [header for header in connection.headers if header[0] not in DROPPED]
     begun = bool(call.status)  # while it was held
     call.streaming = any(name == b"content-type" and b"event-stream" in value for name, value in headers)
     if call.streaming:
         headers.append((b"x-accel-buffering", b"no"))
-    if rename is not None and not call.streaming:
-        await _answer_renamed(call, connection, rename, headers)
+    elif filters:
+        await _answer_filtered(call, connection, filters, headers)
         return
     if not begun:
         await call.start(connection.status, headers)
-    filters: list[Rename | Unasked] = [rename] if rename else []
     if unasked and call.streaming:
         filters.append(Unasked())
     await connection.pour(_filtered(call, filters) if filters else call.write)
 
 
-def _filtered(call: Call, filters: Sequence[Rename | Unasked]) -> Write:
+class Filter(Protocol):
+    """Changes an answer's bytes on their way. It may hold back what is not a whole line yet."""
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+def _filtered(call: Call, filters: Sequence[Filter]) -> Write:
     """What an answer's bytes go through on their way."""
 
     def write(body: bytes, *, more: bool) -> Awaitable[None]:
@@ -117,8 +141,11 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
-async def _answer_renamed(call: Call, connection: Connection, rename: Rename, headers: list[Header]) -> None:
+async def _answer_filtered(
+    call: Call, connection: Connection, filters: Sequence[Filter], headers: list[Header]
+) -> None:
     data = await read_all(connection)
-    data = rename.feed(data) + rename.flush()
+    for each in filters:
+        data = each.feed(data) + each.flush()
     headers = [header for header in headers if header[0] != b"content-length"]
     await call.answer(connection.status, [*headers, (b"content-length", b"%d" % len(data))], data)

@@ -51,11 +51,11 @@ class Proxy:
         self._port = port
         self._upstream = upstream
         self._metered = metered
-        self._max_body = max_body
+        self.max_body = max_body
 
     async def read(self, call: Call, receive: Receive) -> bytes:
         """The request's body. All of it is read before `ask`, which listens for the client's going away."""
-        body = await bodies.read(receive, call.headers, self._max_body)
+        body = await bodies.read(receive, call.headers, self.max_body)
         call.received = len(body)
         return body
 
@@ -84,7 +84,10 @@ class Proxy:
         give_up = perf_counter() + PATIENCE
         again = False
         while True:
-            route = await self._admission.admit(call, model, question.stream, again=again)
+            if question.route is None:
+                route = await self._admission.admit(call, model, question.stream, again=again)
+            else:
+                route = self._admission.pin(call, question.route)
             try:
                 return await self._exchange(call, question, route)
             except RequestError as error:
@@ -113,6 +116,15 @@ class Proxy:
         finally:
             call.told = account.headers(call.dialect, now)
 
+    async def get(self, route: Route, path: str) -> tuple[int, bytes]:
+        """Ask an engine on the gateway's own behalf. Raises EngineGone."""
+        head = request_head(path, {b"authorization": b"Bearer " + route.key.encode()}, 0, "GET")
+        connection = await self._upstream.request(address(route), head)
+        try:
+            return connection.status, await read_all(connection)
+        finally:
+            connection.release()
+
     def _resolve(self, call: Call, name: str) -> str:
         model = self._port.routing().resolve(name)
         if model is None or not allows(call.key, model):
@@ -122,10 +134,11 @@ class Proxy:
 
     async def _exchange(self, call: Call, question: Question, route: Route) -> None:
         body = question.body(route)
-        head = request_head(question.path, _headers(call, question, route), len(body))
+        parts = body if isinstance(body, tuple) else (body,)
+        head = request_head(question.path, _headers(call, question, route), sum(map(len, parts)), question.method)
         try:
             try:
-                connection = await self._upstream.request(address(route), head, body)
+                connection = await self._upstream.request(address(route), head, *parts)
             except asyncio.CancelledError:
                 # Its client has left without a byte of the answer, and the engine has worked on the prompt at least.
                 call.usage = usage.estimate(call.received, 0, b"")

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from appliance.config.models import Appliance, Key, Model
+from appliance.engines.driver import Launch
 from appliance.errors import NotReady
+from appliance.plan.desired import EngineSpec
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.loop import Reconciler
 from appliance.routing import Route, Routing
@@ -95,7 +97,15 @@ class Port:
             media_domains=self._media_domains,
             places=model.queue.concurrent or _places(engine.spec.arguments.get("max_num_seqs")),
             room=model.queue.length,
+            developer=process.launch.developer,
+            reasons=_reasons(engine.spec, process.launch),
         )
+
+
+def _reasons(spec: EngineSpec, launch: Launch) -> bool:
+    """vLLM tells reasoning from text where it was given a parser for it; of a foreign server nobody knows."""
+    chosen = {choice.argument: choice.value for choice in launch.chosen}
+    return bool(spec.command or {**chosen, **spec.arguments}.get("reasoning_parser"))
 
 
 def _places(max_num_seqs: object) -> int:
