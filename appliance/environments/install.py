@@ -126,7 +126,7 @@ class Installation:
 
     async def _prove(self) -> Preflight:
         self._step("proving that vLLM starts on the expected platform")
-        environ = install_environ(self.environ)
+        environ = {**install_environ(self.environ), **dict(self.spec.variables)}
         preflight = await examine(
             self.python, self.spec.expected_platform, environ=environ, log=self.log, lock=self.lock
         )

@@ -86,7 +86,11 @@ def import_engine() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "platform": type(current_platform).__name__,
         "device": getattr(current_platform, "device_type", None) or None,
-        "classes": [each.__name__ for each in type(current_platform).__mro__],
+        "classes": [
+            name
+            for each in type(current_platform).__mro__
+            for name in (each.__name__, f"{each.__module__}.{each.__name__}")
+        ],
     }
 
 

@@ -75,6 +75,7 @@ class Environments:
         report(Progress(subject, f"proving `{python}`"))
         with self._log(spec.name) as log:
             environ = dict(self._environ) if pinned is None else install_environ(self._environ)
+            environ.update(spec.variables)
             preflight = await examine(python, spec.expected_platform, environ=environ, log=log)
         if pinned is not None and (wrong := differences(preflight.installed, pinned)):
             raise ProvisionError(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.config.models import Environment
+from appliance.engines import vllm_metal
 from appliance.environments.host import Host
 from appliance.environments.requirements import RequirementList
 from appliance.errors import ProvisionError
 
 _PLATFORM_CLASS = {"cpu": "CpuPlatform", "cuda": "CudaPlatform"}
-_BACKENDS = ("auto", "vllm")
+_BACKENDS = ("auto", "vllm", "vllm-metal")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class EnvironmentSpec:
     """`requirements` is None where `python` is an interpreter that is there already.
 
     `expected_platform` is the vLLM platform class that the preflight must find; empty: any but `UnspecifiedPlatform`.
+    `variables` are what the preflight runs with beside the user's own, as the engine will.
     """
 
     name: str
@@ -27,6 +29,7 @@ class EnvironmentSpec:
     requirements: RequirementList | None
     python: Path | None
     expected_platform: str
+    variables: tuple[tuple[str, str], ...] = ()
 
     @property
     def identity(self) -> str:
@@ -40,6 +43,8 @@ def choose(backend: str, environment: Environment, host: Host, lists: Mapping[st
             f"no engine environment is known for the backend `{backend}`",
             hint="`backend: vllm` has one; a backend from `backends:` brings its own command and needs none",
         )
+    if backend == "vllm-metal":
+        return _metal(environment, host, lists)
     if environment.python is not None:
         expected = _PLATFORM_CLASS.get(environment.accelerator, "")
         return EnvironmentSpec("given", "vllm", None, environment.python.expanduser().absolute(), expected)
@@ -48,8 +53,23 @@ def choose(backend: str, environment: Environment, host: Host, lists: Mapping[st
         accelerator = "cuda" if host.nvidia and f"vllm-cuda-{host.platform}" in lists else "cpu"
     requirements = _find_list(f"vllm-{accelerator}-{host.platform}", host, lists)
     _check_host(requirements, host)
-    name = f"{requirements.name}-py{host.python.replace('.', '')}-{requirements.digest[:8]}"
-    return EnvironmentSpec(name, "vllm", requirements, None, _PLATFORM_CLASS[accelerator])
+    return EnvironmentSpec(_name(requirements, host), "vllm", requirements, None, _PLATFORM_CLASS[accelerator])
+
+
+def _metal(environment: Environment, host: Host, lists: Mapping[str, RequirementList]) -> EnvironmentSpec:
+    """The plug-in is never in the environment: it comes from the running appliance, and the preflight proves that."""
+    variables = tuple(sorted(vllm_metal.plugin_environ().items()))
+    if environment.python is not None:
+        python = environment.python.expanduser().absolute()
+        return EnvironmentSpec("given", "vllm-metal", None, python, vllm_metal.PLATFORM, variables)
+    requirements = _find_list(f"vllm-metal-{host.platform}", host, lists)
+    _check_host(requirements, host)
+    name = _name(requirements, host)
+    return EnvironmentSpec(name, "vllm-metal", requirements, None, vllm_metal.PLATFORM, variables)
+
+
+def _name(requirements: RequirementList, host: Host) -> str:
+    return f"{requirements.name}-py{host.python.replace('.', '')}-{requirements.digest[:8]}"
 
 
 def _find_list(name: str, host: Host, lists: Mapping[str, RequirementList]) -> RequirementList:

@@ -56,5 +56,4 @@ class Estimator:
             directory=Path(),
             key="",
         )
-        driver = driver_for(spec.backend, self.appliance)
-        return driver, launch, shape(checkpoint.path, driver.format)
+        return driver_for(spec.backend, self.appliance), launch, shape(checkpoint.path)

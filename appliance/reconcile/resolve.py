@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.config.models import Appliance, Model
 from appliance.plan.desired import Desired, DesiredModel, EngineSpec
+
+METAL = "vllm-metal"
 
 
 def resolve(appliance: Appliance, *, environments: Mapping[str, str], base: Path) -> Desired:
@@ -22,7 +26,10 @@ def resolve(appliance: Appliance, *, environments: Mapping[str, str], base: Path
 def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[str, str], base: Path) -> DesiredModel:
     backend = backend_of(model, appliance)
     command = appliance.backends.get(backend)
-    env = {**command.env, **model.env} if command else model.env
+    secrets = {**command.env, **model.env} if command else model.env
+    env = {name: secret.get_secret_value() for name, secret in secrets.items()}
+    if backend == METAL and appliance.metal.device != "default":
+        env.setdefault("METAL_DEVICE", appliance.metal.device)
     engine = dict(model.engine)
     if appliance.server.media_domains and not command:
         engine["allowed_media_domains"] = [*appliance.server.media_domains]
@@ -31,7 +38,7 @@ def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[
         backend=backend,
         source=absolute_source(model.source, base),
         engine=tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in engine.items())),
-        env=tuple(sorted((variable, secret.get_secret_value()) for variable, secret in env.items())),
+        env=tuple(sorted(env.items())),
         command=command.command if command else (),
         health=command.health if command else "/health",
         environment=environments.get(backend, ""),
@@ -48,9 +55,14 @@ def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[
 
 
 def backend_of(model: Model, appliance: Appliance) -> str:
-    """The backend that serves this model; `auto` is vLLM wherever the Metal plug-in does not apply."""
+    """The backend that serves this model; `auto` is the Metal plug-in on Apple Silicon and vLLM elsewhere."""
     backend = model.backend or appliance.backend
-    return "vllm" if backend == "auto" else backend
+    return automatic(sys.platform, platform.machine()) if backend == "auto" else backend
+
+
+def automatic(system: str, machine: str) -> str:
+    """Of Python's own words for both. A Python under Rosetta calls the machine `x86_64`."""
+    return METAL if system == "darwin" and machine == "arm64" else "vllm"
 
 
 def absolute_source(source: str, base: Path) -> str:

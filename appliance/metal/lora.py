@@ -1,0 +1,129 @@
+"""LoRA adapters: several at once, each row of a step with its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .device import mlx
+from .model import Model
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """`weights` by the module they belong to: (inputs, rank) and (rank, outputs), the latter already scaled."""
+
+    path: str
+    weights: dict[str, tuple[Any, Any]]
+
+
+class Adapters:
+    """Of one model. A linear layer that some adapter changes is wrapped, the first time one does."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._adapters: dict[int, Adapter] = {}
+        self._wrapped: dict[str, Any] = {}
+        self._rows = _Rows()
+
+    def attach(self, model: Model) -> None:
+        """The same adapters on weights that were read again."""
+        self._model, self._wrapped = model, {}
+        for number, adapter in self._adapters.items():
+            self._apply(number, adapter)
+
+    def add(self, request: Any) -> bool:
+        if request.lora_int_id in self._adapters:
+            return False
+        adapter = Adapter(request.lora_path, read(Path(request.lora_path)))
+        unknown = sorted(set(adapter.weights) - {name for name, _ in self._model.module.named_modules()})
+        if unknown:
+            raise ValueError(f"LoRA adapter `{request.lora_name}`: the model has no module `{unknown[0]}`")
+        self._apply(request.lora_int_id, adapter)
+        self._adapters[request.lora_int_id] = adapter
+        return True
+
+    def remove(self, number: int) -> bool:
+        for layer in self._wrapped.values():
+            layer.forget(number)
+        return self._adapters.pop(number, None) is not None
+
+    def numbers(self) -> set[int]:
+        return set(self._adapters)
+
+    def use(self, rows: list[int]) -> None:
+        """Of each row of the coming step its adapter, 0 for none."""
+        self._rows.set(rows)
+
+    def _apply(self, number: int, adapter: Adapter) -> None:
+        for name, weights in adapter.weights.items():
+            if name not in self._wrapped:
+                self._wrapped[name] = _wrap(self._model.module, name, self._rows)
+            self._wrapped[name].learn(number, *weights)
+
+
+class _Rows:
+    """Which adapter each row of the running step has."""
+
+    def __init__(self) -> None:
+        self.masks: dict[int, Any] = {}
+
+    def set(self, rows: list[int]) -> None:
+        mx = mlx()
+        present = sorted(set(rows) - {0})
+        column = mx.array(rows)[:, None, None] if present else None
+        self.masks = {number: column == number for number in present}
+
+
+def read(directory: Path) -> dict[str, tuple[Any, Any]]:
+    """An adapter in PEFT's format. Raises ValueError that names what of it is not supported."""
+    mx = mlx()
+    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern"):
+        if config.get(key):
+            raise ValueError(f"LoRA adapter `{directory}`: `{key}` is not supported")
+    rank = config["r"]
+    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    weights: dict[str, dict[str, Any]] = {}
+    for name, value in mx.load(str(directory / "adapter_model.safetensors")).items():
+        module, _, part = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
+        if part not in ("A", "B"):
+            raise ValueError(f"LoRA adapter `{directory}`: `{name}` is not supported")
+        weights.setdefault(module, {})[part] = value
+    return {module: (parts["A"].T, parts["B"].T * scale) for module, parts in weights.items()}
+
+
+def _wrap(module: Any, name: str, rows: _Rows) -> Any:
+    from mlx import nn
+    from mlx.utils import tree_unflatten
+
+    class Adapted(nn.Module):
+        """A linear layer, and what each adapter adds to the rows that have it."""
+
+        def __init__(self, base: Any) -> None:
+            super().__init__()
+            self.base = base
+            object.__setattr__(self, "adapters", {})
+
+        def learn(self, number: int, down: Any, up: Any) -> None:
+            self.adapters[number] = (down, up)
+
+        def forget(self, number: int) -> None:
+            self.adapters.pop(number, None)
+
+        def __call__(self, inputs: Any) -> Any:
+            output = self.base(inputs)
+            for number, mask in rows.masks.items():
+                if number in self.adapters:
+                    down, up = (each.astype(inputs.dtype) for each in self.adapters[number])
+                    output = mlx().where(mask, output + (inputs @ down) @ up, output)
+            return output
+
+    base = dict(module.named_modules())[name]
+    if not isinstance(base, nn.Linear | nn.QuantizedLinear):
+        raise ValueError(f"LoRA: `{name}` is a {type(base).__name__}, and adapters change linear layers only")
+    layer = Adapted(base)
+    module.update_modules(tree_unflatten([(name, layer)]))
+    return layer

@@ -1,0 +1,193 @@
+"""A checkpoint as an mlx-lm model that runs on paged caches, or the reason why it cannot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .device import mlx, on_cpu
+from .paged import LayerCache, LayerShape
+from .step import Span, Step
+
+
+class Unsupported(ValueError):
+    """This model's definition does something that paged attention does not do; the message names it."""
+
+
+@dataclass
+class Model:
+    """`rows` of the trunk's output are what the language model head sees; None: all of them."""
+
+    module: Any
+    trunk: Any
+    caches: list[LayerCache]
+    kind: str
+
+    def logits(self, tokens: Any, step: Step, rows: Any) -> Any:
+        """(tokens,) to (rows, vocabulary): the head is applied to the rows that need it only."""
+        self._use(step, rows)
+        return self.module(tokens[:, None], cache=self.caches)[:, 0]
+
+    def hidden(self, tokens: Any, step: Step) -> Any:
+        """(tokens,) to (tokens, hidden size), after the last norm."""
+        self._use(step, None)
+        return self.trunk(tokens[:, None], cache=self.caches)[:, 0]
+
+    def _use(self, step: Step, rows: Any) -> None:
+        for cache in self.caches:
+            cache.step = step
+        self.trunk.select(rows)
+
+    def drop(self) -> None:
+        """Refer to no array any more."""
+        for cache in self.caches:
+            cache.free()
+        self.module = self.trunk = None
+
+    @property
+    def bytes(self) -> int:
+        from mlx.utils import tree_flatten
+
+        return sum(array.nbytes for _, array in tree_flatten(self.module.parameters()))
+
+
+def load(path: Path, dtype: str) -> Model:
+    """Weights in `dtype` (MLX's name) where they are not quantized; on the CPU all of them, dequantized.
+
+    Raises Unsupported where mlx-lm has no such architecture, or one that paged attention cannot drive.
+    """
+    from mlx_lm.utils import dequantize_model, load_model
+
+    mx = mlx()
+    try:
+        module, config = load_model(path, lazy=True)
+    except ValueError as error:
+        raise Unsupported(f"mlx-lm cannot load `{path}`: {error}") from error
+    # Before anything is dequantized, which happens in the type of the scales.
+    module.set_dtype(getattr(mx, dtype))
+    if on_cpu():
+        # A quantized matrix product on MLX's CPU costs as much again for every further row; a dense one does not.
+        module = dequantize_model(module)
+        module.set_dtype(getattr(mx, dtype))
+    module.eval()
+    model = adapt(module, str(config.get("model_type", type(module).__module__)))
+    mx.eval(module.parameters())
+    return model
+
+
+def adapt(module: Any, kind: str) -> Model:
+    """Put paged caches under a model of mlx-lm's, and trace one forward pass to see that they are what it uses."""
+    trunk = _trunk(module, kind)
+    _select_rows(trunk)
+    _replace_attention(module)
+    caches = [LayerCache(index, LayerShape(0, 0, 0), window) for index, window in enumerate(_windows(module, kind))]
+    model = Model(module, trunk, caches, kind)
+    _trace(model)
+    return model
+
+
+def _trunk(module: Any, kind: str) -> Any:
+    """The part before the language model head: what holds the list of layers."""
+    for each in module.modules():
+        if each is not module and any(
+            isinstance(getattr(each, name, None), list) for name in ("layers", "h", "blocks")
+        ):
+            return each
+    raise Unsupported(f"`{kind}`: its definition in mlx-lm has no trunk apart from its head")
+
+
+def _select_rows(trunk: Any) -> None:
+    """Make the trunk return only the rows of its output that are selected. By a subclass of its own class: the tree of
+    parameters, which checkpoints and adapters are matched with, stays as it is."""
+    plain = type(trunk)
+
+    class Selecting(plain):  # type: ignore[misc, valid-type]
+        def select(self, rows: Any) -> None:
+            object.__setattr__(self, "_selected", rows)  # an attribute set plainly would become a parameter
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().__call__(*args, **kwargs)
+            return output if self._selected is None else output[self._selected]
+
+    Selecting.__module__ = plain.__module__
+    trunk.__class__ = Selecting
+
+
+def _replace_attention(module: Any) -> None:
+    """mlx-lm's models import `scaled_dot_product_attention` by name: the one seam that they all have."""
+    from mlx_lm.models import base
+
+    def attention(queries: Any, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: Any = None) -> Any:
+        if isinstance(cache, LayerCache):
+            return cache.attend(queries, keys, scale, mask, sinks)
+        return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+
+    for name in {type(each).__module__ for each in module.modules()}:
+        source = sys.modules[name]
+        if getattr(source, "scaled_dot_product_attention", None) is base.scaled_dot_product_attention:
+            source.scaled_dot_product_attention = attention  # type: ignore[attr-defined]
+
+
+def _windows(module: Any, kind: str) -> Iterator[int | None]:
+    """Of each layer's cache: how many tokens it keeps, None for all of them."""
+    from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+
+    for cache in make_prompt_cache(module):
+        if type(cache) is KVCache:
+            yield None
+        elif type(cache) is RotatingKVCache and not cache.keep:
+            yield int(cache.max_size)
+        else:
+            raise Unsupported(
+                f"`{kind}` needs a cache of the kind `{type(cache).__name__}`; full attention and sliding windows are"
+                " what paged attention does"
+            )
+
+
+def _trace(model: Model) -> None:
+    """One lazy forward pass of a prefill chunk and a decode row: nothing is computed, shapes and calls are seen."""
+    mx = mlx()
+    probes = [_Probe(cache) for cache in model.caches]
+    step = Step.build((Span(0, 1, (0,)), Span(0, 2, (0,))), block_size=16)
+    for probe in probes:
+        probe.step = step
+    model.trunk.select(mx.array([0, 2]))
+    try:
+        logits = model.module(mx.zeros((3, 1), dtype=mx.int32), cache=probes)
+    except Unsupported:
+        raise
+    except Exception as error:
+        raise Unsupported(f"`{model.kind}`: its definition in mlx-lm does not run on paged caches: {error}") from error
+    if logits.shape[:2] != (2, 1):
+        raise Unsupported(f"`{model.kind}`: its head sees {logits.shape[0]} rows where 2 were selected")
+    for probe in probes:
+        if probe.attended != 1:
+            raise Unsupported(
+                f"`{model.kind}`: layer {probe.index} computes attention by itself ({probe.attended} calls of"
+                " mlx-lm's scaled_dot_product_attention on its own cache, where 1 is expected)"
+            )
+        model.caches[probe.index].shape = probe.shape
+
+
+class _Probe(LayerCache):
+    """Takes the place of a layer's cache in the trace."""
+
+    def __init__(self, cache: LayerCache) -> None:
+        super().__init__(cache.index, cache.shape, cache.window)
+        self.attended = 0
+
+    def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
+        if keys.shape[:3] != values.shape[:3] or keys.shape[2] != 1:
+            raise Unsupported(f"keys of {keys.shape} and values of {values.shape} are not one per head")
+        self.shape = LayerShape(keys.shape[1], keys.shape[3], values.shape[3])
+        self._fresh = keys, values
+        return keys, values
+
+    def attend(self, queries: Any, keys: Any, scale: float, mask: Any, sinks: Any) -> Any:  # noqa: ARG002 - as its base
+        if self._fresh is None or keys is not self._fresh[0]:
+            raise Unsupported(f"layer {self.index} attends to something else than what it cached")
+        self.attended += 1
+        return mlx().zeros((*queries.shape[:3], self.shape.value_size), dtype=queries.dtype)

@@ -1,0 +1,127 @@
+"""One step's batch as MLX arrays: what is computed, where it is written, and what each row may see.
+
+All scheduled tokens are one forward of shape (tokens, 1): the linear layers see one matrix, each row has its own
+position, and only attention tells rows apart. Decode rows come first, prefill chunks after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .device import mlx
+
+
+@dataclass(frozen=True)
+class Span:
+    """Some consecutive tokens of one request in this step: positions `first` to `first + count - 1`.
+
+    `blocks` are the request's blocks, as many as hold `first + count` tokens.
+    """
+
+    first: int
+    count: int
+    blocks: Sequence[int]
+
+    @property
+    def context(self) -> int:
+        return self.first + self.count
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The rows `start` to `stop` are one prefill chunk; `context` tokens are cached once it is written."""
+
+    start: int
+    stop: int
+    context: int
+    table: Any  # (1, blocks)
+
+
+@dataclass
+class Step:
+    """`positions` (tokens), `tables` (decodes, most blocks) and `contexts` (decodes) are int32 arrays."""
+
+    positions: Any
+    decodes: int
+    tables: Any
+    contexts: Any
+    chunks: tuple[Chunk, ...]
+    block_size: int
+    _blocks: Any
+    _offsets: Any
+    _cached: dict[Any, Any] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, spans: Sequence[Span], block_size: int) -> Step:
+        """Of spans in the order of their rows: those of one token first."""
+        mx = mlx()
+        positions = np.concatenate([np.arange(span.first, span.context, dtype=np.int32) for span in spans])
+        blocks = np.concatenate([_block_of_each(span, block_size) for span in spans])
+        decodes = [span for span in spans if span.count == 1]
+        most = max((len(span.blocks) for span in decodes), default=0)
+        tables = np.zeros((len(decodes), most), dtype=np.int32)
+        for row, span in enumerate(decodes):
+            tables[row, : len(span.blocks)] = span.blocks
+        return cls(
+            positions=mx.array(positions),
+            decodes=len(decodes),
+            tables=mx.array(tables),
+            contexts=mx.array([span.context for span in decodes], dtype=mx.int32),
+            chunks=tuple(_chunks(spans[len(decodes) :], len(decodes))),
+            block_size=block_size,
+            _blocks=mx.array(blocks),
+            _offsets=mx.array(positions % block_size),
+        )
+
+    def slots(self, heads: int) -> Any:
+        """(tokens, heads): the row of the flat cache that each token's key and value of each head goes to."""
+        return self._once(("slots", heads), lambda: self._rows(self._blocks, heads) + self._offsets[:, None])
+
+    def pages(self, table: Any, heads: int) -> Any:
+        """(rows, heads, blocks): the pages of a cache of (pages, block size, head size) that a table names."""
+        mx = mlx()
+        make = lambda: table[:, None, :] * heads + mx.arange(heads, dtype=mx.int32)[None, :, None]  # noqa: E731
+        return self._once(("pages", id(table), heads), make)
+
+    def seen(self, window: int | None) -> Any:
+        """(decodes, 1, 1, longest context, rounded up to blocks): what each decode row may look at."""
+        return self._once(("seen", window), lambda: self._seen(window))
+
+    def _seen(self, window: int | None) -> Any:
+        mx = mlx()
+        columns = mx.arange(self.tables.shape[1] * self.block_size, dtype=mx.int32)[None, :]
+        contexts = self.contexts[:, None]
+        seen = columns < contexts
+        if window is not None:
+            seen = seen & (columns >= contexts - window)
+        return seen[:, None, None, :]
+
+    def _rows(self, blocks: Any, heads: int) -> Any:
+        mx = mlx()
+        return (blocks[:, None] * heads + mx.arange(heads, dtype=mx.int32)[None, :]) * self.block_size
+
+    def _once(self, key: Any, make: Any) -> Any:
+        """Every layer asks for the same few index arrays."""
+        if key not in self._cached:
+            self._cached[key] = make()
+        return self._cached[key]
+
+
+def _block_of_each(span: Span, block_size: int) -> npt.NDArray[np.int32]:
+    table = np.asarray(span.blocks, dtype=np.int32)
+    blocks: npt.NDArray[np.int32] = table[np.arange(span.first, span.context) // block_size]
+    return blocks
+
+
+def _chunks(spans: Sequence[Span], start: int) -> list[Chunk]:
+    chunks = []
+    for span in spans:
+        table = mlx().array([list(span.blocks)], dtype=mlx().int32)
+        chunks.append(Chunk(start, start + span.count, span.context, table))
+        start += span.count
+    return chunks

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.engines.driver import Launch, Shape
+from appliance.engines.vllm_metal import SITE, VLLMMetal
+from appliance.plan.desired import EngineSpec
+
+LAUNCH = Launch(
+    python=Path("/env/bin/python"),
+    model=Path("/models/smol"),
+    directory=Path("/run/e-1"),
+    key="s3cret",
+    platform="MetalPlatform",
+)
+ON_CPU, ON_METAL = VLLMMetal(widens=True), VLLMMetal(widens=False)
+GIB = 1024**3
+
+
+def spec(**engine: Any) -> EngineSpec:
+    given = tuple(sorted((name, json.dumps(value)) for name, value in engine.items()))
+    return EngineSpec(model="smol", backend="vllm-metal", source="/models/smol", engine=given)
+
+
+def test_command_proves_the_platform_before_it_serves() -> None:
+    assert ON_CPU.argv(spec(max_model_len=2048), LAUNCH) == (
+        "/env/bin/python",
+        "-m",
+        "appliance_metal.serve",
+        "--model=/models/smol",
+        "--uds=/run/e-1/engine.sock",
+        "--served-model-name",
+        "smol",
+        "--allowed-media-domains",
+        "none.invalid",
+        "--disable-uvicorn-access-log",
+        "--disable-fastapi-docs",
+        f"--kv-cache-memory-bytes={GIB}",
+        "--max-model-len=2048",
+        "--max-num-batched-tokens=512",
+    )
+
+
+def test_plug_in_is_that_of_this_installation_and_nothing_else_is_on_the_path() -> None:
+    env = ON_CPU.env(spec(), LAUNCH)
+    assert (env["PYTHONPATH"], env["VLLM_PLUGINS"]) == (str(SITE), "appliance_metal")
+    assert sorted(each.name for each in SITE.iterdir() if each.name != "__pycache__") == [
+        "appliance_metal.dist-info",
+        "appliance_metal.py",
+    ]
+    assert "appliance_metal:register" in (SITE / "appliance_metal.dist-info" / "entry_points.txt").read_text()
+
+
+def test_key_is_in_the_environment_and_not_in_the_command() -> None:
+    assert ON_CPU.env(spec(), LAUNCH)["VLLM_API_KEY"] == "s3cret"
+    assert not any("s3cret" in word for word in ON_CPU.argv(spec(), LAUNCH))
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"tensor_parallel_size": 2},
+        {"speculative_config": {"method": "ngram"}},
+        {"kv_cache_dtype": "fp8"},
+        {"quantization": "awq"},
+        {"trust_remote_code": True},
+        {"cpu_offload_gb": 4},
+    ],
+    ids=lambda engine: next(iter(engine)),
+)
+def test_argument_that_would_not_reach_the_model_is_refused_by_name(engine: dict[str, Any]) -> None:
+    (problem,) = ON_CPU.check(engine)
+    assert (problem.key, problem.message) == (next(iter(engine)), "not supported by vllm-metal")
+    assert problem.hint
+
+
+def test_other_arguments_are_checked_as_vllms_own() -> None:
+    assert list(ON_CPU.check({"max_model_len": 2048, "gpu_memory_utilization": 0.5})) == []
+    (problem,) = ON_CPU.check({"max_model_length": 2048})
+    assert problem.hint == "did you mean `max_model_len`?"
+
+
+def test_quantized_weights_are_counted_as_float32_where_the_cpu_computes() -> None:
+    four_bits = Shape(weights=100, bits=5.0)
+    on_cpu, on_metal = ON_CPU.memory(spec(), LAUNCH, four_bits), ON_METAL.memory(spec(), LAUNCH, four_bits)
+    assert on_cpu is not None
+    assert on_metal is not None
+    assert on_cpu - on_metal == 640 - 100
+    assert ON_CPU.memory(spec(dtype="bfloat16"), LAUNCH, four_bits) == on_cpu - 320
+
+
+def test_cache_that_is_a_share_of_the_device_cannot_be_told_beforehand() -> None:
+    assert ON_METAL.memory(spec(kv_cache_memory_bytes=None), LAUNCH, Shape(100)) is None
+
+
+def test_fitting_context_is_counted_at_the_width_of_the_cache() -> None:
+    shape = Shape(weights=0, cache_per_token=1024, context=10**9)
+    available = ON_CPU.memory(spec(kv_cache_memory_bytes=GIB), LAUNCH, shape)
+    assert available is not None
+    assert ON_METAL.fitting(spec(), LAUNCH, shape, available) == {
+        "max_model_len": GIB // 1024,
+        "kv_cache_memory_bytes": GIB,
+    }
+    assert ON_CPU.fitting(spec(), LAUNCH, shape, available) == {
+        "max_model_len": GIB // 2048,
+        "kv_cache_memory_bytes": GIB,
+    }
+    assert ON_CPU.fitting(spec(), LAUNCH, replace(shape, weights=2 * GIB), available) is None
