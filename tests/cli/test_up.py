@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import threading
 import time
 
+import aiohttp
+import httpx
 import openai
 import psutil
 import pytest
 
+from appliance.reconcile.port import HELD
 from tests.cli.conftest import Machine
 from tests.support import wait_until
 
@@ -179,3 +183,37 @@ def test_logs_shows_what_the_engine_wrote(machine: Machine) -> None:
     missing = machine.run("logs", "other")
     assert missing.returncode == 1
     assert "`tiny`" in missing.stderr
+
+
+def test_a_client_that_leaves_while_its_model_loads_does_not_call_the_load_off_for_others(machine: Machine) -> None:
+    models = "  tiny: {source: ./weights, load: on_demand}"
+    machine.write("--load-seconds", "2", "--say", "loading weights", models=models)
+    base = machine.up()
+    with httpx.Client(base_url=base) as leaver, pytest.raises(httpx.ReadTimeout):
+        leaver.post("/v1/chat/completions", json={"model": "tiny", "messages": QUESTION}, timeout=0.5)
+    with client(base) as sdk:
+        assert sdk.chat.completions.create(model="tiny", messages=QUESTION).choices
+    assert (machine.home / "logs" / "tiny.log").read_text().count("loading weights") == 1
+
+
+def test_more_requests_than_may_wait_for_a_model_are_told_to_come_back(machine: Machine) -> None:
+    machine.write("--never-ready", models="  tiny: {source: ./weights, load: on_demand}")
+    base = machine.up()
+    refused = asyncio.run(crowd(f"{base}/v1/chat/completions", HELD + 3))
+    assert [(answer.status, answer.headers["retry-after"]) for answer in refused] == [(503, "30")] * 3
+
+
+async def crowd(url: str, number: int) -> list[aiohttp.ClientResponse]:
+    """Ask so many times at once; those who are answered before all have asked, while the others wait."""
+    body = {"model": "tiny", "messages": QUESTION}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        asked = [asyncio.create_task(session.post(url, json=body)) for _ in range(number)]
+        refused: list[aiohttp.ClientResponse] = []
+        for answered in asyncio.as_completed(asked):
+            refused.append(await answered)
+            if len(refused) == number - HELD:
+                break
+        for waiting in asked:
+            waiting.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return refused
