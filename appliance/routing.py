@@ -54,6 +54,14 @@ class Route:
     """Sampling defaults, merged into a request where it is silent."""
     media_domains: tuple[str, ...] = ()
     """Hosts that this engine may fetch images, audio and video from."""
+    places: int = 320
+    """Requests that this engine is given at once."""
+    room: int = 512
+    """Requests that may wait for a place at it."""
+    developer: bool = False
+    """Whether its chat template knows the role `developer`."""
+    reasons: bool = False
+    """Whether its answers may hold reasoning apart from the text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,10 @@ class OneEngine:
     def routing(self) -> Routing:
         return self._routing
 
+    async def changed(self, seen: Routing) -> Routing:
+        await asyncio.Event().wait()
+        return seen
+
     async def ready(self, _: str, *, within: float) -> Route:  # noqa: ARG002 - the Protocol's
         return self._route
 

@@ -4,7 +4,10 @@
 
 Standard library alone, so that it starts at once. The answer to a prompt is the same every time and names the served
 model. A request may carry `"fake": {...}` with `events`, `interval`, `first`, `crash_after`, `error_after`,
-`stall_after` or `status` to override the flags for itself. `GET /fake/stats` tells what it has seen.
+`stall_after`, `status`, `context`, `text`, `message`, `deltas`, `finish`, `stop_reason`, `reasoning` or `call` (a name
+of a tool) to override the flags for itself; so may a prompt that is `fake:` and such an object, for requests that
+somebody has translated on the way. Demanded tools are called, and formats obeyed. `GET /fake/stats` tells what it has
+seen.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
+
+import fake_output  # type: ignore[import-not-found]  # beside this script, which is where a script looks first
 
 Json = dict[str, Any]
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")  # what vLLM's --api-key covers; /tokenize and the rest are open
@@ -45,6 +50,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--never-ready", action="store_true", help="never listens")
     parser.add_argument("--hang-health", action="store_true", help="accepts /health and never answers")
     parser.add_argument("--fail-health", action="store_true", help="/health is 503")
+    parser.add_argument("--bad-metrics", choices=("hang", "error", "garbage", "endless"), help="what /metrics does")
     parser.add_argument("--fail-probe", action="store_true", help="every generation is a 500")
     parser.add_argument("--events", type=int, help="tokens per answer; default: the words of the answer")
     parser.add_argument("--event-interval", type=float, default=0.0, help="seconds between tokens")
@@ -117,6 +123,17 @@ class Answer:
     crash_after: int | None
     error_after: int | None
     stall_after: int | None
+    message: Json | None = None
+    """What is said in a chat, where it is not the words alone."""
+    scripted: bool = False
+    """The words are a stream's deltas, each as JSON."""
+    stop_reason: str | None = None
+    reasoning: str = ""
+    calls: list[Json] = field(default_factory=list)
+
+    def delta(self, word: str) -> Json:
+        found: Json = json.loads(word) if self.scripted else {"content": word}
+        return found
 
     @property
     def text(self) -> str:
@@ -124,7 +141,9 @@ class Answer:
 
     @property
     def usage(self) -> Json:
-        count = len(self.words)
+        return self.usage_after(len(self.words))
+
+    def usage_after(self, count: int) -> Json:
         return {
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": self.prompt_tokens + count,
@@ -142,12 +161,20 @@ class FakeEngine:
             ("GET", "/health"): self.health,
             ("GET", "/v1/models"): self.models,
             ("GET", "/fake/stats"): self.show,
+            ("GET", "/metrics"): self.metrics,
             ("POST", "/v1/chat/completions"): self.chat,
             ("POST", "/v1/completions"): self.completions,
             ("POST", "/v1/responses"): self.responses,
             ("POST", "/v1/embeddings"): self.embeddings,
+            ("POST", "/v1/rerank"): self.rerank,
+            ("POST", "/rerank"): self.rerank,
+            ("POST", "/v1/score"): self.score,
+            ("POST", "/score"): self.score,
+            ("POST", "/v1/audio/transcriptions"): self.transcribe,
             ("POST", "/tokenize"): self.tokenize,
+            ("POST", "/detokenize"): self.detokenize,
         }
+        self.kept: dict[str, Json] = {}
 
     # -- connection
 
@@ -174,7 +201,7 @@ class FakeEngine:
                 and request.headers.get("authorization") != f"Bearer {self.key}"
             ):
                 raise Refused(401, {"error": "Unauthorized"})
-            handler = self.routes.get((request.method, request.path))
+            handler = self.routes.get((request.method, request.path)) or self.about_response(request)
             if handler is None:
                 known = any(path == request.path for _, path in self.routes)
                 raise Refused(405 if known else 404, {"detail": "Method Not Allowed" if known else "Not Found"})
@@ -193,6 +220,40 @@ class FakeEngine:
         card = {"id": self.options.name, "object": "model", "created": 0, "owned_by": "vllm", "max_model_len": 4096}
         await send_json(request, {"object": "list", "data": [card]})
 
+    async def metrics(self, request: Request) -> None:
+        """Some of vLLM's page: its own families, and those of its process and its web server."""
+        if self.options.bad_metrics == "hang":
+            await asyncio.sleep(3600)
+        if self.options.bad_metrics == "error":
+            raise Refused(500, {"detail": "Internal Server Error"})
+        labels = f'{{engine="0",model_name="{self.options.name}"}}'
+        lines = [
+            "# HELP python_info Python platform information",
+            "# TYPE python_info gauge",
+            'python_info{version="3"} 1.0',
+            "# HELP vllm:num_requests_running Number of requests in model execution batches.",
+            "# TYPE vllm:num_requests_running gauge",
+            f"vllm:num_requests_running{labels} {self.stats.running}.0",
+            "# HELP vllm:request_success_total Count of successfully processed requests.",
+            "# TYPE vllm:request_success_total counter",
+            f"vllm:request_success_total{labels} {self.stats.finished}.0",
+            "# HELP vllm:request_success_created Count of successfully processed requests.",
+            "# TYPE vllm:request_success_created gauge",
+            f"vllm:request_success_created{labels} 1.7e+09",
+            "# HELP vllm:time_to_first_token_seconds Histogram of time to first token in seconds.",
+            "# TYPE vllm:time_to_first_token_seconds histogram",
+            f'vllm:time_to_first_token_seconds_bucket{labels[:-1]},le="+Inf"}} {self.stats.finished}.0',
+            f"vllm:time_to_first_token_seconds_count{labels} {self.stats.finished}.0",
+            f"vllm:time_to_first_token_seconds_sum{labels} 0.5",
+        ]
+        if self.options.bad_metrics == "garbage":
+            lines.append("vllm:garbage{ 1 }} nonsense")
+        page = ("\n".join(lines) + "\n").encode()
+        if self.options.bad_metrics == "endless":
+            page *= 1 + (8 << 20) // len(page)
+        request.writer.write(response_head(200, "text/plain; version=0.0.4", f"content-length: {len(page)}") + page)
+        await request.writer.drain()
+
     async def show(self, request: Request) -> None:
         await send_json(request, {"pid": os.getpid(), "name": self.options.name, **vars(self.stats)})
 
@@ -201,43 +262,74 @@ class FakeEngine:
         tokens = list(range(len(prompt_of(body).split())))
         await send_json(request, {"count": len(tokens), "max_model_len": 4096, "tokens": tokens})
 
+    async def detokenize(self, request: Request) -> None:
+        tokens = self.body(request).get("tokens") or []
+        await send_json(request, {"prompt": " ".join(f"token{token}" for token in tokens)})
+
     async def chat(self, request: Request) -> None:
         body, answer = self.generation(request)
         if not isinstance(body.get("messages"), list):
             raise refusal(400, "[{'type': 'missing', 'loc': ('body', 'messages')}]", "Bad Request")
         head = self.head(request, "chatcmpl", "chat.completion.chunk" if body.get("stream") else "chat.completion")
+        top = body.get("top_logprobs") or 0
+        numbers = range(body.get("n") or 1)
+
+        def logprobs(words: list[str]) -> Any:
+            return fake_output.logprobs(words, top) if body.get("logprobs") else None
+
         if not body.get("stream"):
             await self.wait_out(request, answer)
-            message = {"role": "assistant", "content": answer.text}
-            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
-            await send_json(request, {**head, "choices": [choice], "usage": answer.usage})
+            message: Json = {"role": "assistant", "content": None if answer.calls else answer.text}
+            message |= {"reasoning": answer.reasoning or None, "tool_calls": answer.calls, **(answer.message or {})}
+            choice = {
+                "message": message, "logprobs": logprobs(answer.words), "finish_reason": answer.finish,
+                "stop_reason": answer.stop_reason,
+            }  # fmt: skip
+            choices = [{"index": number, **choice} for number in numbers]
+            await send_json(request, {**head, "choices": choices, "usage": answer.usage})
             return
 
-        def event(content: str, finish: str | None) -> Json:
-            return {"index": 0, "delta": {"content": content}, "logprobs": None, "finish_reason": finish}
+        def event(content: str, finish: str | None) -> list[Json]:
+            ending = {"finish_reason": finish, "stop_reason": answer.stop_reason} if finish else {"finish_reason": None}
+            rest = {"delta": answer.delta(content), "logprobs": logprobs([content]), **ending}
+            return [{"index": number, **rest} for number in numbers]
 
-        role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        await self.stream(request, body, answer, head, event, first=role)
+        def delta(**said: Any) -> Json:
+            return {"index": 0, "delta": said, "logprobs": None, "finish_reason": None}
+
+        first = [{**delta(role="assistant", content=""), "index": number} for number in numbers]
+        first += [delta(reasoning=word) for word in fake_output.pieces(answer.reasoning)]
+        if answer.calls:
+            first += [delta(tool_calls=[part]) for part in call_deltas(answer.calls)]
+            first.append({"index": 0, "delta": {}, "logprobs": None, "finish_reason": answer.finish})
+        await self.stream(request, body, answer, head, event, first=first)
 
     async def completions(self, request: Request) -> None:
         body, answer = self.generation(request)
         head = self.head(request, "cmpl", "text_completion")
         if not body.get("stream"):
             await self.wait_out(request, answer)
-            choice = {"index": 0, "text": answer.text, "logprobs": None, "finish_reason": answer.finish}
+            choice = {
+                "index": 0, "text": answer.text, "logprobs": None,
+                "finish_reason": answer.finish, "stop_reason": answer.stop_reason,
+            }  # fmt: skip
             await send_json(request, {**head, "choices": [choice], "usage": answer.usage})
             return
 
-        def event(content: str, finish: str | None) -> Json:
-            return {"index": 0, "text": content, "logprobs": None, "finish_reason": finish}
+        def event(content: str, finish: str | None) -> list[Json]:
+            ending = {"finish_reason": finish, "stop_reason": answer.stop_reason} if finish else {"finish_reason": None}
+            return [{"index": 0, "text": content, "logprobs": None, **ending}]
 
-        await self.stream(request, body, answer, head, event)
+        await self.stream(request, body, answer, head, event, first=[])
 
     async def responses(self, request: Request) -> None:
         body, answer = self.generation(request)
-        identity = f"resp_{self.identity(request)}"
+        if (previous := body.get("previous_response_id")) and previous not in self.kept:
+            raise refusal(404, f"Response with id '{previous}' not found.", "NotFoundError", "response_id")
+        identity = body.get("request_id") or f"resp_{self.identity(request)}"
         part: Json = {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": None}
-        item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        item: Json = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        output = [item] if not answer.calls else [function_call(call) for call in answer.calls]
         usage = {
             "input_tokens": answer.prompt_tokens,
             "output_tokens": len(answer.words),
@@ -247,14 +339,24 @@ class FakeEngine:
         }
         whole = {
             "id": identity, "object": "response", "created_at": int(time.time()), "status": "completed",
-            "model": self.options.name, "output": [item], "parallel_tool_calls": True, "tool_choice": "auto",
+            "model": self.options.name, "output": output, "parallel_tool_calls": True, "tool_choice": "auto",
             "tools": [], "usage": usage,
         }  # fmt: skip
+        if body.get("background"):
+            self.kept[identity] = {**whole, "status": "in_progress", "output": []}
+            await send_json(request, self.kept[identity])
+            asyncio.get_running_loop().call_later(answer.first, self.finish_response, identity, whole)
+            return
+        if body.get("store", True):
+            self.kept[identity] = whole
         if not body.get("stream"):
             await self.wait_out(request, answer)
             await send_json(request, whole)
             return
         opening = {**whole, "status": "in_progress", "output": [], "usage": None}
+        if answer.calls:
+            await self.send_events(request, called(opening, whole, output))
+            return
         blank = {**part, "text": ""}
         empty = {**item, "status": "in_progress", "content": []}
         where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
@@ -288,6 +390,71 @@ class FakeEngine:
 
         await self.send_events(request, events())
 
+    def finish_response(self, identity: str, whole: Json) -> None:
+        if self.kept[identity]["status"] == "in_progress":
+            self.kept[identity] = whole
+
+    def about_response(self, request: Request) -> Callable[[Request], Awaitable[None]] | None:
+        """The handler of a path with a response's id in it."""
+        identity, _, action = request.path.removeprefix("/v1/responses/").partition("/")
+        if request.path == identity:
+            return None
+
+        async def answer(request: Request) -> None:
+            kept = self.kept.get(identity)
+            if kept is None:
+                raise refusal(404, f"Response with id '{identity}' not found.", "NotFoundError", "response_id")
+            if action == "cancel":
+                if kept["status"] != "in_progress":
+                    raise refusal(400, "Cannot cancel a synchronous response.", "BadRequestError", "response_id")
+                kept["status"] = "cancelled"
+            await send_json(request, kept)
+
+        return answer if (request.method, action) in {("GET", ""), ("POST", "cancel")} else None
+
+    async def rerank(self, request: Request) -> None:
+        body = self.body(request)
+        documents = [each if isinstance(each, str) else str(each.get("text")) for each in body.get("documents") or []]
+        scores = sorted(((likeness(body.get("query"), text), -at) for at, text in enumerate(documents)), reverse=True)
+        results = [
+            {"index": -at, "document": {"text": documents[-at]}, "relevance_score": score}
+            for score, at in scores[: body.get("top_n") or None]
+        ]
+        usage = {"prompt_tokens": len(documents), "total_tokens": len(documents)}
+        await send_json(request, {"id": "rerank-1", "model": self.options.name, "usage": usage, "results": results})
+        self.count()
+
+    async def score(self, request: Request) -> None:
+        body = self.body(request)
+        right = body.get("text_2") or body.get("documents") or []
+        right = right if isinstance(right, list) else [right]
+        left = body.get("text_1") or body.get("queries") or ""
+        data = [
+            {"index": at, "object": "score", "score": likeness(left, text)} for at, text in enumerate(map(str, right))
+        ]
+        usage = {"prompt_tokens": len(data), "total_tokens": len(data), "completion_tokens": 0}
+        await send_json(
+            request, {"id": "score-1", "object": "list", "model": self.options.name, "data": data, "usage": usage}
+        )
+        self.count()
+
+    async def transcribe(self, request: Request) -> None:
+        fields = fake_output.form_fields(request.headers.get("content-type", ""), request.body)
+        self.stats.last_body = {
+            name: len(value) if name == "file" else value.decode() for name, value in fields.items()
+        }
+        if fields.get("model", b"").decode() != self.options.name:
+            raise refusal(404, f"The model `{fields.get('model')!r}` does not exist.", "NotFoundError", "model")
+        text = f"{self.options.name} heard {hashlib.sha256(fields.get('file', b'')).hexdigest()[:8]}"
+        if fields.get("response_format") == b"text":
+            await send(request, text.encode(), "text/plain; charset=utf-8")
+        elif fields.get("stream") == b"true":
+            await self.send_events(request, transcript(text))
+            return
+        else:
+            await send_json(request, {"text": text, "usage": {"type": "duration", "seconds": 1}})
+        self.count()
+
     async def embeddings(self, request: Request) -> None:
         if self.options.task == "generate":
             raise Refused(404, {"detail": "Not Found"})
@@ -306,8 +473,7 @@ class FakeEngine:
         await send_json(
             request, {"id": "embd-1", "object": "list", "data": data, "model": self.options.name, "usage": usage}
         )
-        self.stats.requests += 1
-        self.stats.finished += 1
+        self.count()
 
     # -- generation
 
@@ -333,23 +499,33 @@ class FakeEngine:
         if self.options.task == "embed":
             raise Refused(404, {"detail": "Not Found"})
         body = self.body(request)
-        fake = body.get("fake") or {}
-        self.refuse_faults(fake)
         prompt = prompt_of(body)
+        fake = body.get("fake") or (json.loads(prompt.removeprefix("fake:")) if prompt.startswith("fake:") else {})
+        self.refuse_faults(fake)
+        refuse_length(body, fake)
         digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
-        words = [f"{word} " for word in f"{self.options.name} answers {digest}: {prompt}".split()]
+        script = script_of(body, fake)
+        words = script or [f"{word} " for word in f"{self.options.name} answers {digest}: {prompt}".split()]
+        calls = [] if script is not None else fake_output.demanded_calls(body)
+        if script is None and ((said := fake_output.formatted(body)) or body.get("stop")):
+            words = fake_output.pieces(fake_output.until_stop(said or "".join(words), body.get("stop")))
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
         total = fake.get("events", self.options.events) or len(words)
-        count = min(total, limit or total)
+        count = 0 if calls else min(total, limit or total)
         return body, Answer(
             words=list(islice(cycle(words), count)),
-            finish="length" if count < total else "stop",
+            finish=fake.get("finish") or ("tool_calls" if calls else "length" if count < total else "stop"),
             prompt_tokens=len(prompt.split()),
             interval=fake.get("interval", self.options.event_interval),
             first=fake.get("first", self.options.first_event),
             crash_after=fake.get("crash_after", self.options.crash_after_events),
             error_after=fake.get("error_after"),
             stall_after=fake.get("stall_after"),
+            message=fake.get("message"),
+            scripted=script is not None and "messages" in body and bool(body.get("stream")),
+            stop_reason=fake.get("stop_reason"),
+            reasoning=fake.get("reasoning", ""),
+            calls=calls,
         )
 
     def identity(self, request: Request) -> str:
@@ -399,22 +575,28 @@ class FakeEngine:
         body: Json,
         answer: Answer,
         head: Json,
-        choice: Callable[[str, str | None], Json],
-        first: Json | None = None,
+        choices: Callable[[str, str | None], list[Json]],
+        first: list[Json],
     ) -> None:
-        usage = (body.get("stream_options") or {}).get("include_usage")
+        options = body.get("stream_options") or {}
+        usage, continuous = options.get("include_usage"), options.get("continuous_usage_stats")
+        count = 0
         # The envelope is rendered once: per token only the choice is, which is what a benchmark pays for.
         opening = f"data: {json.dumps(head, separators=(',', ':'))[:-1]},".encode()
         trailer = b',"usage":null}\n\n' if usage else b"}\n\n"
 
         def render(value: Json) -> bytes:
-            return opening + b'"choices":[' + json.dumps(value, separators=(",", ":")).encode() + b"]" + trailer
+            end = b',"usage":%b}\n\n' % json.dumps(answer.usage_after(count)).encode() if continuous else trailer
+            return opening + b'"choices":[' + json.dumps(value, separators=(",", ":")).encode() + b"]" + end
 
         async def events() -> AsyncIterator[bytes]:
-            if first is not None:
-                yield render(first)
+            nonlocal count
+            for opening_choice in first:
+                yield render(opening_choice)
             async for word, finish in self.tokens(request, answer):
-                yield render(choice(word, finish))
+                count += 1
+                for choice in choices(word, finish):
+                    yield render(choice)
             if usage:
                 yield opening + b'"choices":[],"usage":' + json.dumps(answer.usage).encode() + b"}\n\n"
             yield b"data: [DONE]\n\n"
@@ -440,6 +622,11 @@ class FakeEngine:
             self.end(aborted=aborted)
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    def count(self) -> None:
+        """A request that took no time."""
+        self.begin()
+        self.end(aborted=False)
 
     def begin(self) -> None:
         self.stats.requests += 1
@@ -514,6 +701,94 @@ def spawn(*, detached: bool) -> int:
     return subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=detached).pid
 
 
+def refuse_length(body: Json, fake: Json) -> None:
+    limit, context = body.get("max_tokens"), fake.get("context")
+    if context is not None and limit and limit > context:
+        message = (
+            f"max_tokens={limit} cannot be greater than max_model_len={context}. Please request fewer output tokens."
+        )
+        raise refusal(400, message, "BadRequestError", "max_tokens")
+    if context == 0:
+        message = "This model's maximum context length is 10 tokens. However, your prompt contains 12 input tokens."
+        raise refusal(400, message, "BadRequestError", "input_tokens")
+
+
+def script_of(body: Json, fake: Json) -> list[str] | None:
+    """The deltas of a streamed chat, each as JSON, or the pieces of a text; None where the prompt is repeated."""
+    form = (body.get("response_format") or {}).get("json_schema")
+    text = json.dumps(fake_output.instance(form["schema"])) if form and "text" not in fake else fake.get("text")
+    if body.get("stream") and "messages" in body:
+        deltas = fake.get("deltas") or [*deltas_of(fake.get("message") or {"content": text})]
+        return [json.dumps(delta) for delta in deltas] if "deltas" in fake or "message" in fake or text else None
+    if "message" in fake:
+        return [fake["message"].get("content") or ""]
+    return None if text is None else [text[i : i + 5] for i in range(0, len(text), 5)]
+
+
+def deltas_of(message: Json) -> Iterator[Json]:
+    """A message as vLLM streams one: pieces of reasoning, of the text, then each call's name and its arguments."""
+    for name in ("reasoning", "content"):
+        text = message.get(name) or ""
+        yield from ({name: text[i : i + 5]} for i in range(0, len(text), 5))
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        function = call["function"]
+        yield {"tool_calls": [{**call, "index": index, "function": {"name": function["name"], "arguments": ""}}]}
+        for i in range(0, len(function["arguments"]), 5):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": function["arguments"][i : i + 5]}}]}
+
+
+def call_deltas(calls: list[Json]) -> list[Json]:
+    """Each call in pieces: its name first, then its arguments in halves."""
+    found = []
+    for index, call in enumerate(calls):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        found.append({"index": index, **call, "function": {"name": name, "arguments": ""}})
+        half = len(arguments) // 2
+        found += [{"index": index, "function": {"arguments": part}} for part in (arguments[:half], arguments[half:])]
+    return found
+
+
+def function_call(call: Json) -> Json:
+    """The same call as an item of a response."""
+    return {
+        "type": "function_call",
+        "id": f"fc_{call['id']}",
+        "call_id": call["id"],
+        "status": "completed",
+        **call["function"],
+    }
+
+
+async def called(opening: Json, whole: Json, output: list[Json]) -> AsyncIterator[bytes]:
+    """The events of a response that is nothing but calls."""
+    events: list[Json] = [{"type": "response.created", "response": opening}]
+    for index, item in enumerate(output):
+        where = {"item_id": item["id"], "output_index": index}
+        events += [
+            {"type": "response.output_item.added", "output_index": index, "item": {**item, "arguments": ""}},
+            {"type": "response.function_call_arguments.delta", **where, "delta": item["arguments"]},
+            {"type": "response.function_call_arguments.done", **where, "arguments": item["arguments"]},
+            {"type": "response.output_item.done", "output_index": index, "item": item},
+        ]  # fmt: skip
+    events.append({"type": "response.completed", "response": whole})
+    for number, event in enumerate(events):
+        text = json.dumps({**event, "sequence_number": number}, separators=(",", ":"))
+        yield f"event: {event['type']}\ndata: {text}\n\n".encode()
+
+
+async def transcript(text: str) -> AsyncIterator[bytes]:
+    for word in fake_output.pieces(text):
+        yield f"data: {json.dumps({'type': 'transcript.text.delta', 'delta': word})}\n\n".encode()
+    yield f"data: {json.dumps({'type': 'transcript.text.done', 'text': text})}\n\n".encode()
+    yield b"data: [DONE]\n\n"
+
+
+def likeness(query: Any, text: str) -> float:
+    """Of two texts: the share of the one's words that the other has."""
+    words = set(str(query).lower().split())
+    return round(len(words & set(text.lower().split())) / max(1, len(words)), 3)
+
+
 def prompt_of(body: Json) -> str:
     messages = body.get("messages") or body.get("input") or body.get("prompt") or ""
     if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
@@ -566,8 +841,11 @@ def response_head(status: int, content_type: str, *more: str) -> bytes:
 
 
 async def send_json(request: Request, value: Json, *, status: int = 200) -> None:
-    body = json.dumps(value, separators=(",", ":")).encode()
-    request.writer.write(response_head(status, "application/json", f"content-length: {len(body)}") + body)
+    await send(request, json.dumps(value, separators=(",", ":")).encode(), "application/json", status=status)
+
+
+async def send(request: Request, body: bytes, content_type: str, *, status: int = 200) -> None:
+    request.writer.write(response_head(status, content_type, f"content-length: {len(body)}") + body)
     await request.writer.drain()
 
 

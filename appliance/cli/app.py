@@ -59,10 +59,20 @@ def root(
 
 
 def _overrides(
-    profile: str | None = None, backend: str | None = None, model: str | None = None, port: int | None = None
+    profile: str | None = None,
+    backend: str | None = None,
+    model: str | None = None,
+    port: int | None = None,
+    metrics: bool | None = None,
 ) -> dict[str, Any]:
     """Command-line flags by the key of the file that each stands for; None where a flag was not given."""
-    return {"profile": profile, "backend": backend, "models.default.source": model, "server.port": port}
+    return {
+        "profile": profile,
+        "backend": backend,
+        "models.default.source": model,
+        "server.port": port,
+        "server.metrics": metrics,
+    }
 
 
 @app.command()
@@ -74,6 +84,10 @@ def up(
     backend: Backend = None,
     model: ModelSource = None,
     port: Annotated[int | None, typer.Option(help="The gateway's port, instead of the file's.")] = None,
+    metrics: Annotated[
+        bool | None,
+        typer.Option("--metrics/--no-metrics", help="Serve Prometheus metrics at /metrics.", show_default=False),
+    ] = None,
 ) -> None:
     """Make it so: provision the engine, fetch the weights, start the models, serve them.
 
@@ -81,7 +95,7 @@ def up(
     """
     from appliance.cli import up as commands
 
-    overrides = _overrides(profile, backend, model, port)
+    overrides = _overrides(profile, backend, model, port, metrics)
     if not detach:
         commands.up(file, overrides, watch=watch)
         return
@@ -90,7 +104,9 @@ def up(
     read(file, overrides)  # what is wrong with the file belongs on this terminal, not in the background's log
     flags = {"--file": file, "--profile": profile, "--backend": backend, "--model": model, "--port": port}
     arguments = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
-    commands.up_detached(arguments if watch else [*arguments, "--no-watch"])
+    arguments += [] if watch else ["--no-watch"]
+    arguments += [] if metrics is None else ["--metrics" if metrics else "--no-metrics"]
+    commands.up_detached(arguments)
 
 
 @app.command()
@@ -265,6 +281,32 @@ def models(file: File = None, json: Json = False) -> None:
     from appliance.cli.weights import show
 
     show(file, as_json=json)
+
+
+@app.command()
+def fit(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL|SOURCE]", help="A model's name, or any source.  [default: all]", show_default=False
+        ),
+    ] = None,
+    file: File = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Another machine, as chip and memory: m2-16gb, m3-max-64gb.  [default: this one]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Which context lengths, and how many sequences at once, fit into memory. Nothing is downloaded but headers.
+
+    Each number is what an engine of that size would take in all; `-` is more than the memory budget. Put the lengths
+    under `engine:` as max_model_len and max_num_seqs. Exits 1 where nothing fits.
+    """
+    from appliance.cli.fit import fit
+
+    if not fit(file, model, target, as_json=json):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -65,7 +65,7 @@ def _chosen(loaded: Loaded, key: str) -> Choice | None:
     from appliance.engines import driver_for
     from appliance.models.sources import parse_source
     from appliance.models.store import Store
-    from appliance.reconcile.bring_up import choose
+    from appliance.models.template import template
     from appliance.reconcile.resolve import backend_of, resolve
 
     match parse_key(key, to_plain(loaded.appliance)):
@@ -79,4 +79,5 @@ def _chosen(loaded: Loaded, key: str) -> Choice | None:
     if path is None:
         return None
     driver = driver_for(backend_of(loaded.appliance.models[name], loaded.appliance), loaded.appliance)
-    return next((each for each in choose(driver, spec, path) if each.argument == argument), None)
+    choices = driver.choose(spec, template(path, spec.arguments.get("chat_template")))
+    return next((each for each in choices if each.argument == argument), None)

@@ -63,7 +63,12 @@ class Appliance:
         self._listen_to_signals()
         remote, local = create_admin_app(control), create_admin_app(control, self)
         app = create_app(
-            control.port, max_body=self._server.max_body, loopback=all(map(is_loopback, listeners)), admin=remote
+            control.port,
+            max_body=self._server.max_body,
+            loopback=all(map(is_loopback, listeners)),
+            admin=remote,
+            metrics=self._server.metrics,
+            environ=os.environ,
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(serving(local, [self._control_listener()], close_timeout=CLOSE_TIMEOUT))

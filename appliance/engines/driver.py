@@ -21,6 +21,11 @@ class Template:
     model_type: str = ""
     """`model_type` of its config.json."""
 
+    @property
+    def developer(self) -> bool:
+        """Whether it tells the role `developer` from others."""
+        return any(f"{quote}developer{quote}" in self.text for quote in "'\"")
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -38,7 +43,8 @@ class Launch:
     `directory` is private (0700), short, and deleted with the engine. `port` is set for drivers that listen on TCP, and
     `socket` is always a path that may be bound. `key` is random per engine and never appears in an argument list.
     `platform` is the vLLM platform class that the interpreter's preflight found (`CpuPlatform`, `CudaPlatform`), empty
-    for engines without one. `chosen` is what the driver's own `choose` made of the checkpoint.
+    for engines without one. `chosen` is what the driver's own `choose` made of the checkpoint. `developer` says that
+    its chat template knows that role.
     """
 
     python: Path | None
@@ -48,6 +54,7 @@ class Launch:
     port: int | None = None
     platform: str = ""
     chosen: tuple[Choice, ...] = ()
+    developer: bool = False
 
     @property
     def socket(self) -> Path:
@@ -55,19 +62,59 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerCache:
+    """What `layers` layers keep of each token: `values` numbers a layer, of the last `window` tokens if that is set."""
+
+    layers: int
+    values: int
+    window: int | None = None
+
+    def values_for(self, tokens: int, batched: int) -> int:
+        kept = tokens if self.window is None else min(tokens, self.window - 1 + batched)
+        return self.layers * self.values * kept
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """What a checkpoint's own files say about the memory it takes.
 
-    `weights` is in bytes, as stored. `cache_per_token` is the bytes of keys and values that one token of context takes
-    at two bytes a value, or None where the architecture does not say.
+    `weights` is bytes as an engine holds them by default: numbers that are not quantized at two bytes each, of which
+    `floats` tells the count, and quantized ones as they are stored. `cache` is None where the architecture does not say
+    what it keeps of a token, and empty where it keeps nothing. `context` is the longest context it was made for,
+    `width` the numbers that a token takes up on its way through the widest layer, and `edges` the rows and columns of
+    all the layers' matrices, which a LoRA adapter of rank r has r times as many numbers as.
     """
 
     weights: int
-    cache_per_token: int | None = None
+    cache: tuple[LayerCache, ...] | None = None
+    floats: int = 0
     context: int | None = None
-    """The longest context, in tokens, that the checkpoint itself is made for."""
+    width: int = 0
+    vocabulary: int = 0
+    edges: int = 0
     bits: float = 16.0
     """Of one stored weight, quantization scales included."""
+
+    @property
+    def cache_per_token(self) -> int | None:
+        """Bytes of cache that one more token of context takes at two bytes a value, windows not yet full."""
+        return None if self.cache is None else self.cache_bytes(1)
+
+    def cache_bytes(self, tokens: int, *, width: float = 2, batched: int = 1) -> int:
+        """Bytes of cache of one sequence of this length. A layer with a window holds what is `batched` besides it."""
+        return int(sum(each.values_for(tokens, batched) for each in self.cache or ()) * width)
+
+    def longest(self, room: int, *, sequences: int = 1, width: float = 2, batched: int = 1, step: int = 16) -> int:
+        """The longest context, a multiple of `step` tokens, of which so many sequences fit into `room` bytes of cache.
+
+        At most `context`, if that is known; 0 where not even one step fits.
+        """
+        low, high = 0, (self.context or 2**24) // step
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = sequences * self.cache_bytes(middle * step, width=width, batched=batched) <= room
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low * step
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from appliance.engines import parsers, vllm_arguments
 from appliance.engines.diagnosis import diagnose
 from appliance.engines.driver import ArgumentProblem, Choice, Format, Launch, Shape, Template
+from appliance.engines.footprint import batched_tokens, cache_width, footprint
 from appliance.plan.desired import EngineSpec
 
 _CPU = "CpuPlatform"
@@ -68,26 +69,33 @@ class VLLM:
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             "HF_HUB_OFFLINE": "1",
+            # Kept responses are never forgotten; the gateway asks for it only where its client does.
+            "VLLM_ENABLE_RESPONSES_API_STORE": "1",
             "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host could send the engine anywhere
             "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
             **(_cpu_env(spec) if launch.platform == _CPU else {}),
         }
 
     def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:
-        if launch.platform != _CPU:
-            return None  # what it takes is the GPU's
-        cache = {**_CPU_DEFAULTS, **spec.arguments}["kv_cache_memory_bytes"]
-        return shape.weights + vllm_arguments.count(cache) + _PROCESSES * _ranks(spec.arguments)
+        """Each rank has a cache and a core of its own."""
+        arguments = {**_CPU_DEFAULTS, **spec.arguments}
+        if launch.platform != _CPU or arguments["kv_cache_memory_bytes"] is None:
+            return None  # what it takes is the GPU's, or whatever vLLM finds free
+        cache = vllm_arguments.count(arguments["kv_cache_memory_bytes"]) if shape.cache != () else 0
+        ranks = _ranks(arguments)
+        return footprint(arguments, shape, cache=cache * ranks, processes=_PROCESSES * ranks)
 
     def fitting(self, spec: EngineSpec, launch: Launch, shape: Shape, available: int) -> Mapping[str, Any] | None:
-        if launch.platform != _CPU or not shape.cache_per_token:
+        if launch.platform != _CPU or not shape.cache:
             return None
-        cache = available - shape.weights - _PROCESSES * _ranks(spec.arguments)
-        cache -= cache % 1024**2  # a number that a person can type
-        longest = spec.arguments.get("max_model_len") or shape.context
-        if not isinstance(longest, int):  # vLLM takes `32k` and `auto` as well
-            longest = shape.context
-        context = min(cache // shape.cache_per_token // _BLOCK * _BLOCK, longest or cache)
+        arguments, ranks = spec.arguments, _ranks(spec.arguments)
+        room = available - footprint(arguments, shape, cache=0, processes=_PROCESSES * ranks)
+        cache = room // ranks - room // ranks % 1024**2  # a number that a person can type
+        width, batched = cache_width(arguments), batched_tokens(arguments)
+        spare = shape.cache_bytes(_BLOCK, width=width, batched=batched)  # vLLM keeps one block empty
+        context = shape.longest(cache - spare, width=width, batched=batched, step=_BLOCK)
+        if isinstance(wanted := arguments.get("max_model_len"), int):  # vLLM takes `32k` and `auto` as well
+            context = min(context, wanted)
         return {"max_model_len": context, "kv_cache_memory_bytes": cache} if context >= _BLOCK else None
 
     def health(self, spec: EngineSpec) -> str:

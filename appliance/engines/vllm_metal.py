@@ -150,7 +150,8 @@ class VLLMMetal:
     def _weights(self, spec: EngineSpec, shape: Shape) -> int:
         if not self.widens:
             return shape.weights
-        return int(shape.weights * (32 if self._wide(spec) else 16) / shape.bits)
+        width = 32 if self._wide(spec) else 16
+        return shape.floats * width // 8 if shape.bits >= 16 else int(shape.weights * width / shape.bits)
 
     def _wide(self, spec: EngineSpec) -> bool:
         return self.widens and spec.arguments.get("dtype") not in ("bfloat16", "float16", "half")

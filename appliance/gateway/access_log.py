@@ -24,6 +24,10 @@ def write(log: Any, call: Call) -> None:
         "key": call.key.name if call.key else None,
         "error": call.error,
         "aborted": call.aborted or None,
+        "prompt_tokens": call.usage.prompt if call.usage else None,
+        "completion_tokens": call.usage.completion if call.usage else None,
+        "held_ms": round(call.held * 1000) or None,
+        "waited_ms": round(call.waited * 1000) or None,
     }
     say(
         "request",

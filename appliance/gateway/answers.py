@@ -28,24 +28,24 @@ async def chunks(
 ) -> AsyncIterator[list[Json]]:
     """The stream's objects, as many at once as have arrived at once, up to the event that ends it.
 
-    After `keep_alive` seconds without one the client gets an idle event: a long prompt takes an engine minutes. Raises
-    EngineGone, and RequestError for the engine's own error event.
+    The client gets an idle event after `keep_alive` seconds in which nothing was written: a long prompt takes an engine
+    minutes, and not every chunk is something to say. Raises EngineGone, and RequestError for an error event.
     """
     loop = asyncio.get_running_loop()
     events = Events()
-    said = loop.time()
+    sent, said = call.sent, loop.time()
     while True:
+        if call.sent != sent:
+            sent, said = call.sent, loop.time()
         try:
             async with asyncio.timeout_at(said + keep_alive):
                 arrived = events.feed(await connection.read())
         except TimeoutError:
             await call.idle(stream)
-            said = loop.time()
             continue
         found = [_chunk(event, route) for event in arrived if event != DONE]
         if found:
             yield found
-            said = loop.time()
         if DONE in arrived:
             await _finish(connection)
             return

@@ -8,46 +8,82 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import structlog
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from appliance import __version__
 from appliance.errors import RequestError
-from appliance.gateway import access_log, health, openai
+from appliance.gateway import access_log, anthropic, health, openai
 from appliance.gateway.admin import routes as admin_routes
+from appliance.gateway.admission import Admission
 from appliance.gateway.auth import authorise, check_loopback, no_keys
 from appliance.gateway.body import ClientGone
 from appliance.gateway.call import Call
 from appliance.gateway.errors import bug, stopping
 from appliance.gateway.hold import KEEP_ALIVE, Hold
+from appliance.gateway.limits import Limiter
+from appliance.gateway.observer import Observer, traced, tracing
+from appliance.gateway.openai import Models
 from appliance.gateway.port import Port
 from appliance.gateway.proxy import Proxy
+from appliance.gateway.responses import Responses
 from appliance.gateway.routes import Routes, dialect_of, find
 from appliance.gateway.upstream import Upstream
 
 
 def create_app(
-    port: Port, *, max_body: int, loopback: bool, keep_alive: float = KEEP_ALIVE, admin: Starlette | None = None
+    port: Port,
+    *,
+    max_body: int,
+    loopback: bool,
+    keep_alive: float = KEEP_ALIVE,
+    admin: Starlette | None = None,
+    metrics: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> Gateway:
     """`loopback` says that only this machine can connect, and turns on the checks of Host and Origin.
 
     `keep_alive` is the seconds between two idle events on a stream that waits for its model. `admin` is the API for
-    keys with the scope `admin`.
+    keys with the scope `admin`. `environ` says whether requests are traced, and to where: Conflict is raised where what
+    that takes is not installed.
     """
     upstream = Upstream()
-    proxy = Proxy(Hold(port, keep_alive), port, upstream, max_body=max_body)
-    routes = {**openai.routes(port, proxy, created=int(time.time())), **health.routes(port)}
+    admission = Admission(port, Hold(port, keep_alive))
+    proxy = Proxy(admission, Limiter(), port, upstream, max_body=max_body, metered=metrics, keep_alive=keep_alive)
+    models = Models(port, created=int(time.time()))
+    responses = Responses(port, proxy, admission)
+    routes = {**openai.routes(proxy, models, responses), **anthropic.routes(proxy, models), **health.routes(port)}
     if admin is not None:
         routes |= admin_routes(admin)
-    return Gateway(port, upstream, routes, loopback=loopback)
+    observers: list[Observer] = []
+    if metrics:
+        from appliance.gateway.metrics import Metrics
+
+        measured = Metrics(port, admission, upstream, version=__version__)
+        observers.append(measured)
+        routes |= measured.routes()
+    if environ and traced(environ):
+        observers.append(tracing(environ))
+    return Gateway(port, routes, observers, (responses, upstream), loopback=loopback)
+
+
+class Closing(Protocol):
+    def close(self) -> None: ...
 
 
 class Gateway:
-    def __init__(self, port: Port, upstream: Upstream, routes: Routes, *, loopback: bool) -> None:
+    def __init__(
+        self, port: Port, routes: Routes, observers: Sequence[Observer], held: tuple[Closing, ...], *, loopback: bool
+    ) -> None:
+        """`held` is closed in its order when the server ends."""
         self._port = port
-        self._upstream = upstream
+        self._held = held
         self._routes = routes
+        self._observers = observers
         self._loopback = loopback
         self._log = structlog.get_logger("gateway")
 
@@ -70,6 +106,8 @@ class Gateway:
             self._log.exception("bug while answering a request", path=call.path, request_id=call.id.decode())
             await call.refuse(bug())
         finally:
+            for observer in self._observers:
+                observer.ended(call)
             access_log.write(self._log, call)
 
     async def _answer(self, call: Call, receive: Receive) -> None:
@@ -79,6 +117,8 @@ class Gateway:
             call.dialect = dialect_of(call.path)
             raise
         call.dialect = endpoint.dialect
+        for observer in self._observers:
+            observer.begun(call)
         if self._loopback:
             check_loopback(call.headers)
         if endpoint.scope is not None:
@@ -91,5 +131,8 @@ class Gateway:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._upstream.close()
+        for each in self._held:
+            each.close()
+        for observer in self._observers:
+            await observer.close()
         await send({"type": "lifespan.shutdown.complete"})

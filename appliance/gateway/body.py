@@ -19,32 +19,37 @@ class ClientGone(Exception):
 
 
 async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
+    found = await pieces(receive, headers, limit)
+    return found[0] if len(found) == 1 else b"".join(found)
+
+
+async def pieces(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> list[bytes]:
+    """The body as it arrived, for those that are too large to be held twice."""
     length = headers.get(b"content-length")
     if length is not None and int(length) > limit:
         raise _too_large(limit)
-    pieces: list[bytes] = []
+    found: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        pieces.append(message["body"])
+        found.append(message["body"])
         size += len(message["body"])
         if size > limit:
             raise _too_large(limit)
         if not message["more_body"]:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return found
+
+
+def encode(value: Any) -> bytes:
+    """JSON for a client. Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def parse(body: bytes) -> dict[str, Any]:
     """The body as an object whose `model` is a string and whose `stream`, if any, is a boolean."""
-    structure.check(body)
-    try:
-        request = _DECODER.decode(body.decode())
-    except ValueError as error:
-        raise _invalid(f"the body is not valid JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise _invalid("the body must be a JSON object")
+    request = parse_object(body)
     model = request.get("model")
     if model is None:
         raise _invalid("`model` is missing: name the model to ask; GET /v1/models lists them", "model")
@@ -52,6 +57,17 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _invalid("`model` must be a string", "model")
     if not isinstance(request.get("stream", False), bool | None):
         raise _invalid("`stream` must be true or false", "stream")
+    return request
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    structure.check(body)
+    try:
+        request = _DECODER.decode(body.decode())
+    except ValueError as error:
+        raise _invalid(f"the body is not valid JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise _invalid("the body must be a JSON object")
     return request
 
 
@@ -76,6 +92,18 @@ def for_engine(request: Mapping[str, Any], body: bytes | None, limit_name: str |
     if body is not None and not added and request["model"] == route.served:
         return body
     return json.dumps({**request, **added, "model": route.served}, separators=(",", ":")).encode()
+
+
+def with_usage(request: Mapping[str, Any], body: bytes | None, limit_name: str | None, route: Route) -> bytes:
+    """The same, for a stream whose usage the gateway wants and its client did not ask for."""
+    if request.get("stream_options") is None and "stream_options" not in request:
+        # A long chat is not written again for one key more.
+        made = for_engine(request, body, limit_name, route)
+        return b'{"stream_options":{"include_usage":true},' + made[made.index(b"{") + 1 :]
+    options = {**(request["stream_options"] or {}), "include_usage": True}
+    # Per event it would be one more thing to take out again.
+    options.pop("continuous_usage_stats", None)
+    return for_engine({**request, "stream_options": options}, None, limit_name, route)
 
 
 def _refuse_constant(name: str) -> NoReturn:

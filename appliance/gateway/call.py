@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from time import perf_counter
+from typing import Any
 
 from starlette.types import Scope, Send
 
 from appliance.config.models import Key
 from appliance.errors import RequestError
+from appliance.gateway.body import encode
 from appliance.gateway.errors import Dialect, Header, render, render_event
 from appliance.gateway.question import Stream
+from appliance.gateway.usage import Usage
 
 _SANE = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -28,18 +31,26 @@ class Call:
         "error",
         "first_byte",
         "headers",
+        "held",
         "id",
         "key",
         "last",
+        "limited",
         "method",
         "model",
         "path",
+        "query",
+        "received",
         "revision",
+        "route",
         "scope",
         "sent",
         "started",
         "status",
         "streaming",
+        "told",
+        "usage",
+        "waited",
     )
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -47,6 +58,9 @@ class Call:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.route = self.path
+        """The path that the handler knows, where several lead to it."""
+        self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.id = request_id(self.headers.get(b"x-request-id"))
         self.dialect: Dialect = "openai"
@@ -54,7 +68,18 @@ class Call:
         self.model: str | None = None
         self.revision: str | None = None
         self.status = 0
+        self.received = 0
+        """Bytes of the body."""
         self.sent = 0
+        self.told: Sequence[Header] = ()
+        """Headers that every answer to this request carries."""
+        self.usage: Usage | None = None
+        self.limited: str | None = None
+        """Which limit of the key was reached."""
+        self.held = 0.0
+        """Seconds that it waited for its model to be ready."""
+        self.waited = 0.0
+        """Seconds that it waited for its turn at a busy one."""
         self.streaming = False
         self.ended = False
         self.aborted = False
@@ -66,6 +91,7 @@ class Call:
     def start(self, status: int, headers: list[Header]) -> Awaitable[None]:
         self.status = status
         headers.append((b"x-request-id", self.id))
+        headers.extend(self.told)
         if self.dialect == "anthropic":
             headers.append((b"request-id", self.id))
         return self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -86,6 +112,18 @@ class Call:
         self.sent += len(stream.idle)
         self.last = stream.idle
         await self._send({"type": "http.response.body", "body": stream.idle, "more_body": True})
+
+    async def event(self, stream: Stream, events: bytes, *, last: bool = False) -> None:
+        """Write whole events of a stream, which the first of them begins."""
+        if not self.status:
+            self.streaming = True
+            await self.start(200, stream.headers())
+        await self.write(events, more=not last)
+
+    async def json(self, value: Any, *, status: int = 200) -> None:
+        body = encode(value)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self.answer(status, headers, body)
 
     async def refuse(self, error: RequestError) -> None:
         """Answer with an error, or end with one what has been begun."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import types
+from collections import deque
 from collections.abc import Awaitable, Generator
 from typing import Any, Protocol, cast
 
@@ -16,6 +17,9 @@ IDLE = 3.0
 """Seconds that an idle connection stays usable. vLLM closes its own after five."""
 HIGH_WATER = 256 * 1024
 """Bytes that may wait for a slow client before the engine is no longer read."""
+
+END = 4
+"""Pieces kept: a stream's last are its usage, its end mark, and perhaps the rest of an event."""
 
 
 class EngineGone(Exception):
@@ -38,6 +42,10 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
+        self.end: deque[bytes] = deque(maxlen=END)
+        """The last pieces of the body that were taken."""
+        self.taken = 0
+        """Bytes of it."""
         self._pieces: list[bytes] = []
         self._buffered = 0
         self._write: Write | None = None
@@ -49,11 +57,12 @@ class Connection(asyncio.Protocol):
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
 
-    async def request(self, head: bytes, body: bytes) -> None:
+    async def request(self, head: bytes, *body: bytes | memoryview) -> None:
         """Send a request and wait for the final status and headers."""
-        self.status, self.headers = 0, []
+        self.status, self.headers, self.taken = 0, [], 0
+        self.end.clear()
         self.complete = self._begun = self._poured = False
-        self._transport.writelines((head, body))
+        self._transport.writelines((head, *body))
         while not self._begun:
             await self._wait()
 
@@ -92,6 +101,9 @@ class Connection(asyncio.Protocol):
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._buffered = 0
+        if data:
+            self.end.append(data)
+            self.taken += len(data)
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -99,6 +111,7 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """Back to the pool after a complete exchange; otherwise closed at once, which aborts the generation."""
+        self.end.clear()
         if self.complete and not self._closed and self._reusable:
             self.idle_since = self._loop.time()
             self._idle.append(self)

@@ -90,7 +90,7 @@ BODIES: Mapping[Dialect, Callable[[RequestError, str], bytes]] = {
 
 
 def unknown_route(path: str) -> RequestError:
-    return RequestError(f"there is no `{path}` here", status=404, type="not_found_error", code="unknown_url")
+    return RequestError(f"there is no `{path}` here", status=404, code="unknown_url")
 
 
 def unknown_model(name: str) -> RequestError:
@@ -99,7 +99,6 @@ def unknown_model(name: str) -> RequestError:
     return RequestError(
         f"the model `{name}` does not exist or this key may not use it",
         status=404,
-        type="not_found_error",
         code="model_not_found",
         param="model",
     )
@@ -110,6 +109,26 @@ def unavailable(error: ApplianceError) -> RequestError:
     retry_after = error.retry_after if isinstance(error, NotReady) else None
     return RequestError(
         redact(error.message), status=503, type="server_error", code="model_not_ready", retry_after=retry_after
+    )
+
+
+def queue_full(model: str, waiting: int, retry_after: float) -> RequestError:
+    return RequestError(
+        f"{waiting} requests wait for model `{model}` already; try again later",
+        status=503,
+        type="server_error",
+        code="queue_full",
+        retry_after=retry_after,
+    )
+
+
+def queue_timeout(model: str, retry_after: float) -> RequestError:
+    return RequestError(
+        f"model `{model}` was busy for as long as this request may wait",
+        status=503,
+        type="server_error",
+        code="queue_timeout",
+        retry_after=retry_after,
     )
 
 
@@ -142,7 +161,8 @@ def bug() -> RequestError:
     return RequestError("the appliance failed; its log has the details", status=500, type="server_error", code="bug")
 
 
-TYPES = {404: "not_found_error", 429: "rate_limit_error"}
+TYPES = {429: "rate_limit_error"}
+"""OpenAI has no type of its own for what is not found: the code tells."""
 
 
 def from_engine(status: int, body: bytes, *, model: str, path: str, retry_after: float | None) -> RequestError:
@@ -157,7 +177,7 @@ def from_engine(status: int, body: bytes, *, model: str, path: str, retry_after:
     detail = _detail(body)
     if status in {404, 405} and "code" not in detail:
         message = f"the engine of model `{model}` does not serve `{path}`"
-        return RequestError(message, status=404, type="not_found_error", code="unsupported_endpoint")
+        return RequestError(message, status=404, code="unsupported_endpoint")
     message = redact(str(detail.get("message") or f"the engine answered {status}"))
     param = detail.get("param")
     code = detail.get("code")

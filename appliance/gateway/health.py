@@ -9,7 +9,6 @@ from starlette.types import Receive
 from appliance.errors import RequestError
 from appliance.gateway.auth import allows, authorise
 from appliance.gateway.call import Call
-from appliance.gateway.openai import send_json
 from appliance.gateway.port import Port
 from appliance.gateway.routes import Endpoint, Routes
 
@@ -18,14 +17,14 @@ PATHS = frozenset(("/healthz", "/readyz"))
 
 def routes(port: Port) -> Routes:
     async def live(call: Call, _: Receive) -> None:
-        await send_json(call, {"status": "live"})
+        await call.json({"status": "live"})
 
     async def ready(call: Call, _: Receive) -> None:
         startup = [model for model in port.status()["models"] if model["load"] == "startup"]
         waiting = [model["name"] for model in startup if not model["ready"]]
         state: dict[str, Any] = {"status": "not ready" if waiting else "ready"}
         state |= {"models": len(startup), "ready": len(startup) - len(waiting)}
-        await send_json(call, state | _named(port, call, waiting), status=503 if waiting else 200)
+        await call.json(state | _named(port, call, waiting), status=503 if waiting else 200)
 
     return {
         "/healthz": {"GET": Endpoint(live, scope=None)},

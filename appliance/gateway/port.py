@@ -13,6 +13,10 @@ class Port(Protocol):
         """The snapshot in force now; costs nothing."""
         ...
 
+    async def changed(self, seen: Routing) -> Routing:
+        """Wait until another snapshot than `seen` is in force; that one."""
+        ...
+
     async def ready(self, model: str, *, within: float) -> Route:
         """Wait up to this many seconds until this declared model takes requests. Raises an ApplianceError."""
         ...

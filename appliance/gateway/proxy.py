@@ -8,15 +8,17 @@ from typing import Any
 
 from starlette.types import Receive
 
-from appliance.errors import ApplianceError, RequestError
+from appliance.errors import RequestError
 from appliance.gateway import body as bodies
+from appliance.gateway import usage
+from appliance.gateway.admission import Admission
 from appliance.gateway.auth import allows
 from appliance.gateway.call import Call
 from appliance.gateway.connection import Connection, EngineGone
-from appliance.gateway.errors import engine_failed, engine_unavailable, from_engine, unavailable, unknown_model
-from appliance.gateway.hold import Hold
+from appliance.gateway.errors import engine_failed, engine_unavailable, from_engine, unknown_model
+from appliance.gateway.limits import Grant, Limiter, LimitReached
 from appliance.gateway.port import Port
-from appliance.gateway.question import Question, Stream
+from appliance.gateway.question import Question
 from appliance.gateway.upstream import Unreachable, Upstream, request_head
 from appliance.routing import Route
 
@@ -30,15 +32,36 @@ RECONNECT = 0.05
 
 
 class Proxy:
-    def __init__(self, hold: Hold, port: Port, upstream: Upstream, *, max_body: int) -> None:
-        self._hold = hold
+    def __init__(
+        self,
+        admission: Admission,
+        limiter: Limiter,
+        port: Port,
+        upstream: Upstream,
+        *,
+        max_body: int,
+        metered: bool,
+        keep_alive: float,
+    ) -> None:
+        """`metered` says that somebody wants to know what every answer used, `keep_alive` for how many seconds a stream
+        may be silent."""
+        self.keep_alive = keep_alive
+        self._admission = admission
+        self._limiter = limiter
         self._port = port
         self._upstream = upstream
-        self._max_body = max_body
+        self._metered = metered
+        self.max_body = max_body
 
     async def read(self, call: Call, receive: Receive) -> bytes:
         """The request's body. All of it is read before `ask`, which listens for the client's going away."""
-        return await bodies.read(receive, call.headers, self._max_body)
+        body = await bodies.read(receive, call.headers, self.max_body)
+        call.received = len(body)
+        return body
+
+    def meters(self, call: Call) -> bool:
+        """Whether this answer's usage is wanted, whatever its client asked for."""
+        return self._metered or (call.key is not None and call.key.limits.tokens_per_minute is not None)
 
     async def ask(self, call: Call, receive: Receive, question: Question) -> None:
         """Raises RequestError; a client that goes away calls the request off, which ends the generation.
@@ -48,20 +71,59 @@ class Proxy:
         watch = _watch(call, receive)
         try:
             model = self._resolve(call, question.model)
-            give_up = perf_counter() + PATIENCE
-            while True:
-                route = await self._route(call, model, question.stream)
-                route.lease.acquire()
-                try:
-                    return await self._exchange(call, question, route)
-                except Unreachable as error:
-                    if perf_counter() > give_up:
-                        raise engine_unavailable(route.model) from error
-                finally:
-                    route.lease.release()
-                await asyncio.sleep(RECONNECT)
+            grant = self._grant(call)
+            try:
+                await self._send(call, model, question)
+            finally:
+                if grant is not None:
+                    grant.settle(call.usage.total if call.usage else 0, perf_counter())
         finally:
             watch.cancel()
+
+    async def _send(self, call: Call, model: str, question: Question) -> None:
+        give_up = perf_counter() + PATIENCE
+        again = False
+        while True:
+            if question.route is None:
+                route = await self._admission.admit(call, model, question.stream, again=again)
+            else:
+                route = self._admission.pin(call, question.route)
+            try:
+                return await self._exchange(call, question, route)
+            except RequestError as error:
+                if question.refused is None or (following := question.refused(error)) is None:
+                    raise
+                question, again = following, True
+                continue
+            except Unreachable as error:
+                if perf_counter() > give_up:
+                    raise engine_unavailable(route.model) from error
+            finally:
+                self._admission.release(route)
+            again = True
+            await asyncio.sleep(RECONNECT)
+
+    def _grant(self, call: Call) -> Grant | None:
+        if call.key is None:
+            return None
+        now = perf_counter()
+        account = self._limiter.account(call.key, now)
+        try:
+            return account.admit(call.received // usage.BYTES_PER_TOKEN, now)
+        except LimitReached as error:
+            call.limited = error.limit
+            raise
+        finally:
+            call.told = account.headers(call.dialect, now)
+
+    async def get(self, route: Route, path: str) -> tuple[int, bytes]:
+        """Ask an engine on the gateway's own behalf. Raises EngineGone."""
+        head = request_head(path, {b"authorization": b"Bearer " + route.key.encode()}, 0, "GET")
+        connection = await self._upstream.request(address(route), head)
+        try:
+            return connection.status, await read_all(connection)
+        finally:
+            connection.release()
 
     def _resolve(self, call: Call, name: str) -> str:
         model = self._port.routing().resolve(name)
@@ -70,34 +132,39 @@ class Proxy:
         call.model = model
         return model
 
-    async def _route(self, call: Call, model: str, stream: Stream | None) -> Route:
-        """An engine that takes this request. Nothing may be awaited between the snapshot that has it and its lease.
-
-        So what was waited for is looked up again: another save may have replaced it before its waiter had its turn.
-        """
-        while (route := self._port.routing().routes.get(model)) is None:
-            try:
-                await self._hold.until_ready(call, model, stream)
-            except ApplianceError as error:
-                raise unavailable(error) from error
-        call.revision = route.revision
-        return route
-
     async def _exchange(self, call: Call, question: Question, route: Route) -> None:
         body = question.body(route)
-        head = request_head(question.path, _headers(call, question, route), len(body))
+        parts = body if isinstance(body, tuple) else (body,)
+        head = request_head(question.path, _headers(call, question, route), sum(map(len, parts)), question.method)
         try:
-            connection = await self._upstream.request(_address(route), head, body)
+            try:
+                connection = await self._upstream.request(address(route), head, *parts)
+            except asyncio.CancelledError:
+                # Its client has left without a byte of the answer, and the engine has worked on the prompt at least.
+                call.usage = usage.estimate(call.received, 0, b"")
+                raise
             try:
                 if connection.status >= 400:
                     raise await _engine_error(connection, route, question.path)
                 await question.answer(connection, route)
             finally:
+                _count(call, connection)
                 connection.release()
         except Unreachable:
             raise
         except EngineGone as error:
             raise engine_failed(route.model) from error
+
+
+def _count(call: Call, connection: Connection) -> None:
+    """Add what the engine says that this exchange used, or a guess where it had no time to say it."""
+    if connection.status >= 400:
+        return
+    found = usage.find(b"".join(connection.end))
+    if found is None and not connection.complete:
+        found = usage.estimate(call.received, connection.taken, connection.end[-1] if connection.end else b"")
+    if found is not None:
+        call.usage = found if call.usage is None else call.usage + found
 
 
 def _watch(call: Call, receive: Receive) -> asyncio.Task[Any]:
@@ -127,7 +194,7 @@ def _headers(call: Call, question: Question, route: Route) -> dict[bytes, bytes]
     return headers
 
 
-def _address(route: Route) -> str | int:
+def address(route: Route) -> str | int:
     if route.socket is not None:
         return route.socket
     if route.port is not None:

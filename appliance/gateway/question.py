@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from appliance.errors import RequestError
 from appliance.gateway.connection import Connection
 from appliance.gateway.errors import Header
 from appliance.routing import Route
@@ -32,10 +33,15 @@ class Question:
     """The engine's path."""
     model: str
     """The name that the client used; the answer carries it too."""
-    body: Callable[[Route], bytes]
-    """The body for this engine."""
+    body: Callable[[Route], bytes | tuple[bytes | memoryview, ...]]
+    """The body for this engine, whole or in parts."""
     answer: Callable[[Connection, Route], Awaitable[None]]
     """Answers the client from a connection whose status is below 400. May raise RequestError and EngineGone."""
     stream: Stream | None = None
     """None where nothing can be said before the answer."""
     content_type: bytes = JSON
+    refused: Callable[[RequestError], Question | None] | None = None
+    """What to ask instead when the engine refuses this, if anything."""
+    method: str = "POST"
+    route: Route | None = None
+    """The one engine that can answer; None where any of the model's can."""

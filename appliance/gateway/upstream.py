@@ -24,16 +24,16 @@ class Upstream:
     def __init__(self) -> None:
         self._idle: defaultdict[Address, list[Connection]] = defaultdict(list)
 
-    async def request(self, address: Address, head: bytes, body: bytes) -> Connection:
+    async def request(self, address: Address, head: bytes, *body: bytes | memoryview) -> Connection:
         """A connection whose answer has begun. Raises EngineGone."""
         if (connection := self._reuse(address)) is not None:
             try:
-                return await _exchange(connection, head, body)
+                return await _exchange(connection, head, *body)
             except EngineGone:
                 # Engines close idle connections when they like; a fresh one tells whether this engine is there.
                 if connection.status:
                     raise
-        return await _exchange(await self._connect(address), head, body)
+        return await _exchange(await self._connect(address), head, *body)
 
     def close(self) -> None:
         for idle in self._idle.values():
@@ -64,15 +64,16 @@ class Upstream:
         return connection
 
 
-async def _exchange(connection: Connection, head: bytes, body: bytes) -> Connection:
+async def _exchange(connection: Connection, head: bytes, *body: bytes | memoryview) -> Connection:
     try:
-        await connection.request(head, body)
+        await connection.request(head, *body)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def request_head(path: str, headers: Mapping[bytes, bytes], length: int) -> bytes:
+def request_head(path: str, headers: Mapping[bytes, bytes], length: int, method: str = "POST") -> bytes:
     lines = b"".join(b"%b: %b\r\n" % header for header in headers.items())
-    return b"POST %b HTTP/1.1\r\nhost: engine\r\n%bcontent-length: %d\r\n\r\n" % (path.encode(), lines, length)
+    first = f"{method} {path} HTTP/1.1".encode()
+    return b"%b\r\nhost: engine\r\n%bcontent-length: %d\r\n\r\n" % (first, lines, length)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from appliance.errors import SourceError, SourceNotFound, UnsupportedModel
+from appliance.models.safetensors_header import read_table
 
 Kind = Literal["hf", "gguf", "mlx"]
 
@@ -16,6 +18,10 @@ KEPT = frozenset({".gguf", ".safetensors", ".json", ".txt", ".model", ".jinja"})
 """Suffixes of the files a checkpoint needs. Code and pickles are not among them: loading one would execute it."""
 
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+"""A file's part in a GGUF model of several: the model's name, its number, and how many there are."""
+
+_COMPANION = re.compile(r"(?i)(^|[-_.])(mmproj|adapter)([-_.]|$)")
 _TOKENIZER_STEMS = ("tokenizer", "vocab", "tekken", "spiece", "sentencepiece")
 
 
@@ -87,25 +93,7 @@ def _whole(path: Path, files: dict[str, Path]) -> None:
             raise SourceNotFound(f"`{path}` lacks `{missing[0]}`, which its index names", hint="copy or fetch it again")
     for name, file in files.items():
         if name.endswith(".safetensors"):
-            _check_length(file)
-
-
-def _check_length(file: Path) -> None:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        head = stream.read(8)
-        length = int.from_bytes(head, "little")
-        if len(head) < 8 or not 2 <= length <= min(size - 8, 100_000_000):  # the format's own bound
-            raise SourceError(f"`{file}` is no safetensors file, or its beginning is damaged", hint="fetch it again")
-        try:
-            header = json.loads(stream.read(length))
-            end = max(
-                (int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"), default=0
-            )
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-            raise SourceError(f"`{file}` has a damaged header", hint="fetch it again") from error
-    if 8 + length + end != size:
-        raise SourceError(f"`{file}` is {size} bytes long, its header says {8 + length + end}", hint="fetch it again")
+            read_table(file)
 
 
 def _gguf(path: Path) -> tuple[Path, Kind]:
@@ -117,11 +105,18 @@ def _gguf(path: Path) -> tuple[Path, Kind]:
 
 
 def _only(path: Path, names: Iterable[str]) -> Path:
-    files = sorted(names)
-    if len(files) > 1:
+    """The one model among a directory's GGUF files; of one in shards the first shard."""
+    every = sorted(names)
+    files = [name for name in every if not _COMPANION.search(name)] or every
+    shards = [match for match in map(SHARD.fullmatch, files) if match]
+    if len(shards) == len(files) == int(shards[0][3] if shards else -1) and len({each[1] for each in shards}) == 1:
+        return path / files[0]
+    if len(files) > 1 or shards:
         raise UnsupportedModel(
             f"`{path}` holds {len(files)} GGUF files: {', '.join(files[:6])}",
-            hint="name one of them by its own path; sharded files must be merged first",
+            hint="name one of them by its own path"
+            if not shards
+            else f"`{shards[0][0]}` is one of {int(shards[0][3])} shards; put all of them, and nothing else, there",
         )
     return path / files[0]
 

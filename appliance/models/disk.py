@@ -41,6 +41,16 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no hard links, or `source` is on another."""
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a directory."""
     if path.is_file():

@@ -6,33 +6,61 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from appliance.models.checkpoint import Checkpoint, Kind
 from appliance.state import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """One file of a checkpoint. `seen` is its state when its SHA-256 was last known to be right."""
+
+    size: int
+    sha256: str
+    seen: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def at(cls, path: Path, sha256: str) -> File:
+        found = path.stat()
+        return cls(found.st_size, sha256, (found.st_mtime_ns, found.st_ino))
+
+    def untouched(self, path: Path) -> bool:
+        """Whether nobody has written to the file since; raises OSError where it is gone."""
+        found = path.stat()
+        return (found.st_size, found.st_mtime_ns) == (self.size, self.seen[0])
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """Where a source's files are: `directory` under `checkpoints/`, `main` the file in it that is loaded, or empty."""
+    """Where a source's files are: `directory` under `checkpoints/`, `main` the file in it that is loaded, or empty.
+
+    `revision` is what the source's name stood for: a commit, or a manifest's digest.
+    """
 
     source: str
     kind: Kind
     directory: str
     main: str
     digest: str
-    files: Mapping[str, int]
-    commit: str | None = None
-    version: int = 1
+    files: Mapping[str, File]
+    revision: str | None = None
+    version: int = 2
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
         """The record at `path`; None where there is none, or none that this version can read."""
         try:
             value = json.loads(path.read_bytes())
-            record = cls(**value)
-        except (FileNotFoundError, ValueError, TypeError):
+            if value.get("version") == 1:
+                value = _upgraded(value)
+            files = {
+                name: File(each["size"], each["sha256"], tuple(each["seen"])) for name, each in value["files"].items()
+            }
+            record = cls(**{**value, "files": files})
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        return record if record.version == 1 else None
+        return record if record.version == 2 else None
 
     def write(self, path: Path) -> None:
         write_atomic(path, json.dumps(asdict(self), indent=1).encode())
@@ -41,10 +69,22 @@ class Record:
         """Whether every file is there in its full size."""
         directory = checkpoints / self.directory
         try:
-            return all((directory / name).stat().st_size == size for name, size in self.files.items())
+            return all((directory / name).stat().st_size == file.size for name, file in self.files.items())
         except OSError:
             return False
 
+    def touched(self, checkpoints: Path) -> list[str]:
+        """The files that somebody has written to since they were known to be right."""
+        directory = checkpoints / self.directory
+        return [name for name, file in self.files.items() if file.sha256 and not file.untouched(directory / name)]
+
     def checkpoint(self, checkpoints: Path) -> Checkpoint:
         path = checkpoints / self.directory / self.main
-        return Checkpoint(self.source, path, self.kind, self.digest, sum(self.files.values()))
+        return Checkpoint(self.source, path, self.kind, self.digest, sum(file.size for file in self.files.values()))
+
+
+def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew sizes alone."""
+    files = {name: {"size": size, "sha256": "", "seen": (0, 0)} for name, size in value["files"].items()}
+    rest = {name: each for name, each in value.items() if name not in ("commit", "files", "version")}
+    return {**rest, "files": files, "revision": value["commit"], "version": 2}

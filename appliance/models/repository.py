@@ -1,4 +1,4 @@
-"""`hf:` sources: the download process seen from the control process."""
+"""`hf:`, `oci:` and `url:` sources: the download processes seen from the control process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance.models.report import said
-from appliance.models.sources import HubSource
+from appliance.models.sources import HubSource, LinkSource, RegistrySource
 from appliance.progress import Report
-
-_SCRIPT = Path(__file__).with_name("hub.py")
 
 
 async def fetch_repository(
@@ -23,12 +21,40 @@ async def fetch_repository(
     environ: Mapping[str, str],
     token: str | None,
     keep: int,
+    blobs: Path,
+    heads: bool = False,
 ) -> dict[str, Any]:
-    """The repository's checkpoint in `partial/files`; returns its commit and files."""
+    """The repository's checkpoint in `partial/files`; returns its commit and files. `blobs` need not be fetched.
+
+    With `heads`, of the weights there are only their headers, in files that are otherwise holes.
+    """
     files = partial / "files"
     files.mkdir(exist_ok=True)
-    argv = [sys.executable, "-P", str(_SCRIPT), "--repository", source.repository, "--out", str(files)]
+    argv = [sys.executable, "-P", "-m", "appliance.models.hub", "--repository", source.repository, "--out", str(files)]
     if source.revision:
         argv += ["--revision", source.revision]
+    if source.files:
+        argv += ["--files", source.files]
+    argv += ["--heads"] if heads else ["--blobs", str(blobs)]
     environ = {**environ, "HF_TOKEN": token} if token else environ
+    return await said(argv, report, subject=subject, unit="bytes", environ=environ, keep=keep, what=source.text)
+
+
+async def fetch_blobs(
+    source: RegistrySource | LinkSource,
+    partial: Path,
+    report: Report,
+    *,
+    subject: str,
+    environ: Mapping[str, str],
+    keep: int,
+    root: Path,
+    heads: bool = False,
+) -> dict[str, Any]:
+    """The same for sources whose digests are known beforehand: what arrives is shared by way of the store's blobs."""
+    files = partial / "files"
+    files.mkdir(exist_ok=True)
+    module = "appliance.models.oci" if isinstance(source, RegistrySource) else "appliance.models.link"
+    argv = [sys.executable, "-P", "-m", module, source.text, "--root", str(root), "--out", str(files)]
+    argv += ["--heads"] if heads else []
     return await said(argv, report, subject=subject, unit="bytes", environ=environ, keep=keep, what=source.text)

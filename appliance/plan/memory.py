@@ -91,8 +91,8 @@ def _candidates(engine: ObservedEngine, desired: Desired, observed: Observed) ->
 
 def _why_not(engine: ObservedEngine, observed: Observed) -> str:
     taken = (observed.budget or 0) - (_free(observed) or 0)
-    return f"needs {_gib(engine.memory or 0)}, and of {_gib(observed.budget or 0)} others hold {_gib(taken)}"
+    return f"needs {_size(engine.memory or 0)}, and of {_size(observed.budget or 0)} others hold {_size(taken)}"
 
 
-def _gib(value: int) -> str:
-    return f"{value / 2**30:.1f} GiB"
+def _size(value: int) -> str:
+    return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"

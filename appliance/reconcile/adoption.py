@@ -10,6 +10,7 @@ import structlog
 
 from appliance.environments.provision import Environments
 from appliance.errors import EngineError
+from appliance.models.store import Store
 from appliance.process.adopt import adopt
 from appliance.process.engine_process import EngineProcess
 from appliance.process.sweep import end, remains
@@ -23,10 +24,10 @@ async def take_over(state: StateDirectory, reconciler: Reconciler) -> None:
     Engines of an outdated spec are taken over too: they serve until their successors are ready.
     """
     environments = Environments(state.environments)
-    await asyncio.gather(*(_one(directory, environments, reconciler) for directory in remains(state.run)))
+    await asyncio.gather(*(_one(directory, state, environments, reconciler) for directory in remains(state.run)))
 
 
-async def _one(directory: Path, environments: Environments, reconciler: Reconciler) -> None:
+async def _one(directory: Path, state: StateDirectory, environments: Environments, reconciler: Reconciler) -> None:
     log = structlog.get_logger("adoption")
     wanted = [want.spec for want in reconciler.desired.values()]
     unprobed = [name for name, want in reconciler.desired.items() if not want.probe]
@@ -37,7 +38,15 @@ async def _one(directory: Path, environments: Environments, reconciler: Reconcil
         log.warning("engine of an earlier run not taken over", reason=error.message, outcome=ended)
     else:
         _keep_environment(process, environments)
+        _keep_model(process, Store(state.models))
         await reconciler.adopt(process)
+
+
+def _keep_model(process: EngineProcess, store: Store) -> None:
+    """Nor is what it has loaded."""
+    held = ExitStack()
+    held.enter_context(store.use(process.launch.model))
+    process.exited.add_done_callback(lambda _: held.close())
 
 
 def _keep_environment(process: EngineProcess, environments: Environments) -> None:

@@ -15,7 +15,7 @@ import structlog
 
 from appliance.config.models import Appliance
 from appliance.engines import driver_for
-from appliance.engines.driver import Choice, Driver, Launch, Shape
+from appliance.engines.driver import Driver, Launch, Shape
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
 from appliance.errors import EngineCrashed, InsufficientMemory, StartupFailed
 from appliance.models.shape import shape
@@ -75,8 +75,10 @@ class BringUp:
         with ExitStack() as held:
             environment = await self._environment(engine, held)
             model = await self._checkpoint(engine, driver, environment)
+            held.enter_context(self._store.use(model))
             launch = self._launch(driver, environment, model)
-            launch = replace(launch, chosen=await asyncio.to_thread(choose, driver, engine.spec, model))
+            chat = await asyncio.to_thread(template, model, engine.spec.arguments.get("chat_template"))
+            launch = replace(launch, chosen=driver.choose(engine.spec, chat), developer=chat.developer)
             found = await asyncio.to_thread(shape, model)
             warm = await self._admission(engine, driver, launch, found)
             self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
@@ -173,11 +175,6 @@ class BringUp:
     async def close(self) -> None:
         """Engines that were forked live on."""
         await self._zygotes.close()
-
-
-def choose(driver: Driver, spec: EngineSpec, model: Path) -> tuple[Choice, ...]:
-    """What the checkpoint at this path decides. Touches the disk."""
-    return driver.choose(spec, template(model, spec.arguments.get("chat_template")))
 
 
 def _directory(run: Path) -> Path:

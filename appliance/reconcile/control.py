@@ -49,6 +49,8 @@ class Control:
         self._log = structlog.get_logger("appliance")
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._reading = asyncio.Lock()
+        self._reloads = dict.fromkeys(("applied", "unchanged", "refused"), 0)
+        self._rollouts = dict.fromkeys(("ready", "degraded"), 0)
         environments = choose_environments(configuration.appliance, state)
         self._bring_up = BringUp(configuration.appliance, state, environments, report=report, environ=environ)
         self.port = Port(configuration.appliance, self.status)
@@ -67,7 +69,7 @@ class Control:
     def status(self) -> Mapping[str, Any]:
         now = asyncio.get_running_loop().time()
         state = status(self.reconciler, self.configuration, address=self.address, now=now)
-        return {"started": self._started, **state}
+        return {"started": self._started, **state, "reloads": self._reloads, "rollouts": self._rollouts}
 
     def essence(self) -> Any:
         return essence(self.status())
@@ -87,6 +89,7 @@ class Control:
             generation = await self.reconciler.settled()
             failures = self.reconciler.failures
             result = "degraded" if failures else "ready"
+            self._rollouts[result] += 1
             self._history.finish(generation, result, "; ".join(failures))
             self.events.tell("generation", generation=generation, result=result, message="; ".join(failures))
             if not told:
@@ -115,6 +118,7 @@ class Control:
                 outcome = self.configuration.put(loaded)
                 if outcome.changes:
                     self._put_in_force(outcome.changes)
+        self._reloads["refused" if outcome.problem else "applied" if outcome.changes else "unchanged"] += 1
         if outcome.changes or outcome.problem:
             changes = {change.path: change.cost.value for change in outcome.changes}
             self.events.tell("reload", generation=self.reconciler.generation, changes=changes, problem=outcome.problem)

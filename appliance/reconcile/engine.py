@@ -66,6 +66,11 @@ class Engine:
         return self.state is EngineState.STARTING and self._admission is not None and not self._admission.done()
 
     @property
+    def refused(self) -> bool:
+        """Whether it failed for want of memory alone."""
+        return self.state is EngineState.FAILED and self.reason == InsufficientMemory.__name__
+
+    @property
     def takes_requests(self) -> bool:
         return self.state is EngineState.READY and not self.hung
 

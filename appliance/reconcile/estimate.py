@@ -56,4 +56,5 @@ class Estimator:
             directory=Path(),
             key="",
         )
-        return driver_for(spec.backend, self.appliance), launch, shape(checkpoint.path)
+        driver = driver_for(spec.backend, self.appliance)
+        return driver, launch, shape(checkpoint.path, driver.format)

@@ -53,6 +53,8 @@ class Reconciler:
         self.generation = generation
         self.observed_generation = 0
         self.restarts: dict[str, int] = dict.fromkeys(desired, 0)
+        self.dropped = 0
+        """Requests whose engine was stopped before they had ended."""
         self._bring_up = bring_up
         self._published = published
         self._tell = tell
@@ -87,6 +89,9 @@ class Reconciler:
         """Another desired state takes the old one's place; a rollout on its way is superseded, never queued."""
         self.desired = desired
         self.generation = generation
+        for engine in self.engines.values():
+            if engine.refused:
+                engine.retry_at = self._now()  # another budget, or another neighbour
         self._published()
         self.wake()
 
@@ -344,6 +349,7 @@ class Reconciler:
             return
         engine.enter(EngineState.STOPPING, now=self._now())
         if engine.process is not None:
+            self.dropped += engine.lease.in_flight
             await engine.process.stop(timeout=STOP_TIMEOUT)
         engine.enter(EngineState.STOPPED, now=self._now())
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from appliance.config.models import Appliance, Key, Model
+from appliance.engines.driver import Launch
 from appliance.errors import NotReady
+from appliance.plan.desired import EngineSpec
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.loop import Reconciler
 from appliance.routing import Route, Routing
 
 HELD = 1024
 """Requests that may wait for one model at once: each holds its body in memory."""
+MAX_NUM_SEQS = 256
+"""What an engine is taken to batch where the file does not say: vLLM's own default on most GPUs."""
+SPARE = 1.25
 
 
 class Port:
@@ -23,6 +30,7 @@ class Port:
         self._status = status
         self._reconciler: Reconciler | None = None
         self._routing = Routing()
+        self._published = asyncio.Event()
         self._held: Counter[str] = Counter()
         self.configure(appliance)
 
@@ -46,8 +54,15 @@ class Port:
             globs=self._globs,
             keys=self._keys,
         )
+        self._published.set()
+        self._published = asyncio.Event()
 
     def routing(self) -> Routing:
+        return self._routing
+
+    async def changed(self, seen: Routing) -> Routing:
+        while self._routing is seen:
+            await self._published.wait()
         return self._routing
 
     async def ready(self, model: str, *, within: float) -> Route:
@@ -80,7 +95,25 @@ class Port:
             port=process.launch.port,
             defaults=model.sampling.model_dump(exclude_none=True),
             media_domains=self._media_domains,
+            places=model.queue.concurrent or _places(engine.spec.arguments.get("max_num_seqs")),
+            room=model.queue.length,
+            developer=process.launch.developer,
+            reasons=_reasons(engine.spec, process.launch),
         )
+
+
+def _reasons(spec: EngineSpec, launch: Launch) -> bool:
+    """vLLM tells reasoning from text where it was given a parser for it; of a foreign server nobody knows."""
+    chosen = {choice.argument: choice.value for choice in launch.chosen}
+    return bool(spec.command or {**chosen, **spec.arguments}.get("reasoning_parser"))
+
+
+def _places(max_num_seqs: object) -> int:
+    """A quarter more than an engine batches: what ends is followed in its next step, not after a round trip.
+
+    No more than that, since what waits inside an engine is served in its order, whoever asked.
+    """
+    return math.ceil(SPARE * (max_num_seqs if isinstance(max_num_seqs, int) else MAX_NUM_SEQS))
 
 
 def _aliases(models: Mapping[str, Model]) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]:

@@ -44,11 +44,19 @@ def test_the_idle_model_makes_room_for_the_one_that_is_asked_for(machine: Machin
 def test_what_can_never_fit_is_refused_with_the_sizes(machine: Machine) -> None:
     two_models(machine, "90MiB")
     base = machine.up()
-    with pytest.raises(openai.InternalServerError, match=r"needs 0\.1 GiB") as error:
+    with pytest.raises(openai.InternalServerError, match="needs 100 MiB, and of 90 MiB") as error:
         ask(base, "first")
     assert error.value.status_code == 503
     (condition,) = [c for c in machine.status()["models"][0]["conditions"] if c["type"] == "Degraded"]
     assert condition["reason"] == "InsufficientMemory"
+
+
+def test_what_was_refused_is_tried_again_when_the_budget_grows(machine: Machine) -> None:
+    two_models(machine, "90MiB", load="startup")
+    machine.up()
+    assert running(machine) == set()
+    two_models(machine, "1GiB", load="startup")
+    wait_until(lambda: running(machine) == {"first", "second"}, what="both are loaded")
 
 
 def test_an_idle_model_is_unloaded_and_loads_again_when_asked_for(machine: Machine) -> None:

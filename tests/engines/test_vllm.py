@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.engines.driver import Choice, Launch, Shape
+from appliance.engines.driver import Choice, Launch, LayerCache, Shape
 from appliance.engines.vllm import VLLM
 from appliance.engines.vllm_arguments import OWNED, arguments
 from appliance.plan.desired import EngineSpec
@@ -167,7 +167,7 @@ def test_worker_on_the_cpu_lives_in_the_engine_core_unless_there_are_several() -
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in driver.env(spec(), LAUNCH)
 
 
-SMOLLM2 = Shape(weights=270 * 2**20, cache_per_token=23040, context=8192)
+SMOLLM2 = Shape(weights=270 * 2**20, cache=(LayerCache(30, 384),), context=8192)
 
 
 @given(st.integers(0, 8 * 2**30), st.none() | st.integers(1, 40_000))
@@ -176,7 +176,7 @@ def test_arguments_that_are_said_to_fit_do_fit(available: int, wanted: int | Non
     given_: dict[str, Any] = {"max_model_len": wanted} if wanted else {}
     arguments = driver.fitting(spec(**given_), ON_CPU, SMOLLM2, available)
     if arguments is None:
-        assert available < (driver.memory(spec(kv_cache_memory_bytes=129 * 23040), ON_CPU, SMOLLM2) or 0) + 2**20 or (
+        assert available < (driver.memory(spec(kv_cache_memory_bytes=257 * 23040), ON_CPU, SMOLLM2) or 0) + 2**20 or (
             wanted is not None and wanted < 128
         )
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from appliance.engines.driver import Launch, Shape
+from appliance.engines.driver import Launch, LayerCache, Shape
 from appliance.engines.vllm_metal import SITE, VLLMMetal
 from appliance.plan.desired import EngineSpec
 
@@ -99,7 +99,7 @@ def test_cache_that_is_a_share_of_the_device_cannot_be_told_beforehand() -> None
 
 
 def test_fitting_context_is_counted_at_the_width_of_the_cache() -> None:
-    shape = Shape(weights=0, cache_per_token=1024, context=10**9)
+    shape = Shape(weights=0, cache=(LayerCache(1, 512),), context=10**9)
     available = ON_CPU.memory(spec(kv_cache_memory_bytes=GIB), LAUNCH, shape)
     assert available is not None
     assert ON_METAL.fitting(spec(), LAUNCH, shape, available) == {
@@ -110,4 +110,4 @@ def test_fitting_context_is_counted_at_the_width_of_the_cache() -> None:
         "max_model_len": GIB // 2048,
         "kv_cache_memory_bytes": GIB,
     }
-    assert ON_CPU.fitting(spec(), LAUNCH, replace(shape, weights=2 * GIB), available) is None
+    assert ON_CPU.fitting(spec(), LAUNCH, replace(shape, weights=2 * GIB, floats=GIB), available) is None

@@ -39,8 +39,14 @@ class FakePort:
     load: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     """Seconds that a model that is not ready takes to become what is coming."""
+    dropped: int = 0
 
     def routing(self) -> Routing:
+        return self.table
+
+    async def changed(self, seen: Routing) -> Routing:
+        while self.table is seen:  # noqa: ASYNC110 - tests change it from another thread
+            await asyncio.sleep(0.01)
         return self.table
 
     async def ready(self, model: str, *, within: float) -> Route:
@@ -53,11 +59,20 @@ class FakePort:
 
     def status(self) -> Mapping[str, Any]:
         return {
-            "models": [
-                {"name": name, "load": self.load.get(name, "startup"), "ready": route is not None}
-                for name, route in self.table.routes.items()
-            ]
+            "problem": None,
+            "generation": 1,
+            "observed_generation": 1,
+            "dropped": self.dropped,
+            "reloads": {"applied": 2},
+            "rollouts": {"ready": 1},
+            "memory": {"budget": 1000, "taken": 600},
+            "models": [self._status(name, route) for name, route in self.table.routes.items()],
         }
+
+    def _status(self, name: str, route: Route | None) -> dict[str, Any]:
+        engines = [{"memory": 600, "in_flight": route.lease.in_flight}] if route else []
+        state = {"ready": True, "state": "ready"} if route else {"ready": False, "state": "stopped"}
+        return {"name": name, "load": self.load.get(name, "startup"), "restarts": 3, "engines": engines, **state}
 
 
 def route(
@@ -136,6 +151,8 @@ def serve(
     grace: float = 1,
     keep_alive: float = 5,
     deadlines: Deadlines = DEADLINES,
+    metrics: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Served]:
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
@@ -146,7 +163,9 @@ def serve(
     async def main() -> None:
         nonlocal stop, loop
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        app = create_app(state, max_body=max_body, loopback=loopback, keep_alive=keep_alive)
+        app = create_app(
+            state, max_body=max_body, loopback=loopback, keep_alive=keep_alive, metrics=metrics, environ=environ
+        )
         async with serving(app, [listener], close_timeout=grace, deadlines=deadlines):
             up.set()
             await stop.wait()

@@ -45,8 +45,8 @@ def test_whole_events_are_not_held_back() -> None:
     ("status", "body", "kind", "code"),
     [
         (400, {"error": {"message": "m", "type": "BadRequestError", "code": 400}}, "invalid_request_error", None),
-        (404, {"error": {"message": "m", "type": "NotFoundError", "code": 404}}, "not_found_error", None),
-        (404, {"detail": "Not Found"}, "not_found_error", "unsupported_endpoint"),
+        (404, {"error": {"message": "m", "type": "NotFoundError", "code": 404}}, "invalid_request_error", None),
+        (404, {"detail": "Not Found"}, "invalid_request_error", "unsupported_endpoint"),
         (400, {"error": {"message": "m", "param": "input_tokens"}}, "invalid_request_error", "context_length_exceeded"),
         (422, {"detail": [{"loc": ["body"]}]}, "invalid_request_error", None),
         (429, {"error": "slow down"}, "rate_limit_error", None),

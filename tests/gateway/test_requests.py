@@ -190,8 +190,8 @@ def test_the_body_passes_as_it_came_unless_something_must_change(gateway: Served
         (CHAT, {"temperature": 0}, {"temperature": 0, "max_tokens": 9}),
         (CHAT, {"max_completion_tokens": 3}, {"temperature": 0.5, "max_completion_tokens": 3}),
         (CHAT, {"temperature": None}, {"temperature": 0.5, "max_tokens": 9}),
-        ("/v1/responses", {}, {"temperature": 0.5, "max_output_tokens": 9}),
-        ("/v1/responses", {"max_output_tokens": 2}, {"temperature": 0.5, "max_output_tokens": 2}),
+        ("/v1/responses", {}, {"temperature": 0.5, "max_output_tokens": 9, "store": False}),
+        ("/v1/responses", {"max_output_tokens": 2}, {"temperature": 0.5, "max_output_tokens": 2, "store": False}),
         ("/v1/embeddings", {}, {}),
     ],
 )

@@ -5,16 +5,30 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import stat
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+_WIDTH = {"F32": 4, "U32": 4, "F16": 2, "BF16": 2}
+
 
 def safetensors(values: int = 4) -> bytes:
     header = json.dumps({"w": {"dtype": "F32", "shape": [values], "data_offsets": [0, 4 * values]}}).encode()
     return struct.pack("<Q", len(header)) + header + bytes(4 * values)
+
+
+def safetensors_of(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """Zeros, with these names, types and shapes."""
+    table, at = {}, 0
+    for name, (kind, shape) in tensors.items():
+        size = math.prod(shape) * _WIDTH[kind]
+        table[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    header = json.dumps(table).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(at)
 
 
 def hf_files(**config: object) -> dict[str, bytes]:

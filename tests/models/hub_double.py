@@ -134,15 +134,16 @@ class _Handler(BaseHTTPRequestHandler):
         return self._ranged(data, headers)
 
     def _large(self, path: str) -> None:
-        *name, commit, file = path.split("/")
-        data = self.hub.files["/".join(name)][commit][file]
+        owner, name, commit, file = path.split("/", 3)
+        data = self.hub.files[f"{owner}/{name}"][commit][file]
         self._ranged(data[:-1] + b"\xaa" if self.hub.corrupt else data, {"Accept-Ranges": "bytes"}, faulty=True)
 
     def _ranged(self, data: bytes, headers: dict[str, str], *, faulty: bool = False) -> None:
-        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        first, _, last = (self.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last) + 1 if last else len(data), len(data))
         status = 206 if self.headers["Range"] else 200
-        headers = headers | ({"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {})
-        self._answer(status, data[start:], headers, faulty=faulty)
+        headers = headers | ({"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"} if status == 206 else {})
+        self._answer(status, data[start:end], headers, faulty=faulty)
 
     def _error(self, status: int, code: str, message: str) -> None:
         self._answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": message})

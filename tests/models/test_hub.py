@@ -11,6 +11,7 @@ import pytest
 
 from appliance.errors import SourceError, SourceNotFound, TransferFailed, UnsupportedModel
 from appliance.models.checkpoint import Checkpoint
+from appliance.models.shape import shape
 from appliance.models.sources import HubSource
 from appliance.models.store import Store
 from appliance.progress import Progress, silent
@@ -70,7 +71,7 @@ def test_revision_is_resolved_to_a_commit_and_kept(hub: Hub, store: Store, tmp_p
     hub.add("org/name", hf_files(vocab_size=8))
     assert pull(store) == main
     records = [json.loads(path.read_bytes()) for path in (tmp_path / "models" / "sources").iterdir()]
-    assert old in {record["commit"] for record in records}
+    assert old in {record["revision"] for record in records}
 
 
 def test_two_names_of_one_commit_share_its_files(hub: Hub, store: Store) -> None:
@@ -88,6 +89,68 @@ def test_single_gguf_is_fetched_and_several_are_listed(hub: Hub, store: Store) -
     hub.add("org/two", {"m-Q4_0.gguf": b"GGUF", "m-Q8_0.gguf": b"GGUF"})
     with pytest.raises(UnsupportedModel, match=r"m-Q4_0\.gguf, m-Q8_0\.gguf"):
         pull(store, HubSource("org/two"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("Q4_K_M", ["m-Q4_K_M.gguf"]),
+        ("q8_0", ["m-Q8_0.gguf"]),
+        ("m-Q8_0.gguf", ["m-Q8_0.gguf"]),
+        ("*Q4_K_M*", ["m-Q4_K_M.gguf"]),
+        ("big", ["b-00001-of-00002.gguf", "b-00002-of-00002.gguf"]),
+        ("fp16", ["config.json", "model.safetensors", "tokenizer.json"]),
+        ("fp16/*.safetensors,fp16/*.json", ["config.json", "model.safetensors", "tokenizer.json"]),
+    ],
+)
+def test_part_of_a_repository_is_chosen_by_name(hub: Hub, store: Store, wanted: str, expected: list[str]) -> None:
+    gguf = tiny().encode()
+    files = {"m-Q4_K_M.gguf": gguf, "m-Q4_K_S.gguf": b"GGUF1", "m-Q8_0.gguf": gguf, "README.md": b"#"}
+    files |= {f"big/b-0000{part}-of-00002.gguf": b"GGUF" + bytes([part]) for part in (1, 2)}
+    files |= {f"fp16/{name}": data for name, data in hf_files().items()} | {"fp16/deep/x.json": b"{}"}
+    hub.add("org/name", files)
+    checkpoint = pull(store, HubSource("org/name", None, wanted))
+    directory = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    assert sorted(path.name for path in directory.iterdir()) == expected
+
+
+def test_choice_that_means_nothing_or_too_much_lists_what_there_is(hub: Hub, store: Store) -> None:
+    hub.add("org/name", {"m-Q4_K_M.gguf": b"GGUF1", "m-Q4_K_S.gguf": b"GGUF2"})
+    with pytest.raises(SourceNotFound, match="`Q5_K_M`") as caught:
+        pull(store, HubSource("org/name", None, "Q5_K_M"))
+    assert "m-Q4_K_M.gguf" in str(caught.value.hint)
+    with pytest.raises(UnsupportedModel, match="2 GGUF models"):
+        pull(store, HubSource("org/name", None, "*.gguf"))
+
+
+def test_modules_of_a_sentence_transformer_come_along(hub: Hub, store: Store) -> None:
+    modules = {"modules.json": b"[]", "1_Pooling/config.json": b"{}"}
+    hub.add("org/name", {**hf_files(), **modules, "onnx/config.json": b"{}", "1_Pooling/run.py": b"raise"})
+    directory = pull(store).path
+    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    assert found == {*hf_files(), *modules}
+
+
+def test_weights_that_another_source_brought_are_not_fetched_again(hub: Hub, store: Store) -> None:
+    files = large_files()
+    hub.add("org/name", files)
+    hub.add("org/copy", files | {"config.json": b'{"model_type": "llama", "vocab_size": 1}'})
+    one, other = pull(store), pull(store, HubSource("org/copy"))
+    assert (one.path / "model.safetensors").samefile(other.path / "model.safetensors")
+    assert len([each for each in hub.large_transfers() if each.method == "GET"]) == 1
+
+
+def test_shape_is_known_before_the_weights_are_here(hub: Hub, store: Store, tmp_path: Path) -> None:
+    hub.add("org/name", large_files())
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "gguf").mkdir()
+    path = asyncio.run(store.skeleton(SOURCE, tmp_path / "heads", silent, subject="model m"))
+    assert shape(path).weights == SIZE
+    whole = shape(pull(store).path)
+    assert shape(path) == whole
+    hub.add("org/gguf", {"m.gguf": tiny().encode()})
+    path = asyncio.run(store.skeleton(HubSource("org/gguf"), tmp_path / "gguf", silent, subject="model m"))
+    assert shape(path, "hf") == shape(tiny().write(tmp_path / "m.gguf"), "hf")
 
 
 def test_progress_counts_bytes_of_a_known_total(hub: Hub, store: Store) -> None:

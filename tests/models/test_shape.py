@@ -1,47 +1,125 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from appliance.models.shape import shape
+from appliance.engines.driver import LayerCache
+from appliance.errors import SourceError
+from appliance.models.architecture import Numbers, layer_caches
+from appliance.models.shape import Stored, measure, shape
+from tests.models.checkpoint_builder import safetensors_of
+from tests.models.gguf_builder import HIDDEN, LAYERS, tiny
 
 SMOLLM2 = {"num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30, "hidden_size": 576}
+GEMMA3 = {"model_type": "gemma3_text", "num_hidden_layers": 26, "num_attention_heads": 4, "num_key_value_heads": 1}
+GEMMA3 |= {"head_dim": 256, "hidden_size": 1152, "sliding_window": 512}
+LINEAR = ["linear_attention", "full_attention"] * 2
 
 
-def checkpoint(path: Path, **config: object) -> Path:
+def checkpoint(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], **config: object) -> Path:
     (path / "config.json").write_text(json.dumps(config))
-    (path / "model-1.safetensors").write_bytes(b"x" * 1000)
-    (path / "model-2.safetensors").write_bytes(b"x" * 500)
+    (path / "model.safetensors").write_bytes(safetensors_of(tensors))
     (path / "tokenizer.json").write_bytes(b"x" * 9000)
     return path
 
 
-def test_weights_are_counted_and_nothing_else(tmp_path: Path) -> None:
-    assert shape(checkpoint(tmp_path, **SMOLLM2)).weights == 1500
+def test_weights_are_counted_by_what_an_engine_makes_of_them(tmp_path: Path) -> None:
+    tensors = {
+        "model.embed_tokens.weight": ("F32", (100, 8)),
+        "model.layers.0.mlp.up_proj.weight": ("BF16", (16, 8)),
+        "model.layers.0.mlp.down_proj.weight": ("U32", (8, 2)),
+        "lm_head.weight": ("F32", (100, 8)),
+    }
+    found = shape(checkpoint(tmp_path, tensors, **SMOLLM2))
+    assert found.weights == 2 * 800 + 2 * 128 + 64 + 2 * 800
+    assert found.floats == 800 + 128 + 800
+    assert found.edges == 16 + 8 + 8 + 2
 
 
-def test_the_cache_of_one_token_follows_from_grouped_heads(tmp_path: Path) -> None:
-    assert shape(checkpoint(tmp_path, **SMOLLM2)).cache_per_token == 2 * 30 * 3 * 64 * 2
+def test_output_matrix_that_is_tied_to_the_embeddings_is_counted_once(tmp_path: Path) -> None:
+    tensors = {"model.embed_tokens.weight": ("F16", (100, 8)), "lm_head.weight": ("F16", (100, 8))}
+    assert shape(checkpoint(tmp_path, tensors, tie_word_embeddings=True)).weights == 1600
 
 
-def test_a_multimodal_config_is_read_where_its_text_part_is(tmp_path: Path) -> None:
-    assert shape(checkpoint(tmp_path, text_config=SMOLLM2)).cache_per_token == 2 * 30 * 3 * 64 * 2
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (SMOLLM2, (LayerCache(30, 2 * 3 * 64),)),
+        ({"text_config": SMOLLM2, "hidden_size": 1}, (LayerCache(30, 2 * 3 * 64),)),
+        (SMOLLM2 | {"head_dim": 128}, (LayerCache(30, 2 * 3 * 128),)),
+        ({"n_layer": 12, "n_head": 12, "n_embd": 768}, (LayerCache(12, 2 * 12 * 64),)),
+        ({"n_layer": 2, "n_head": 8, "hidden_size": 64, "multi_query": True}, (LayerCache(2, 2 * 8),)),
+        (GEMMA3, (LayerCache(22, 512, 512), LayerCache(4, 512))),
+        (SMOLLM2 | {"sliding_window": 4096}, (LayerCache(30, 384, 4096),)),
+        (SMOLLM2 | {"sliding_window": 4096, "use_sliding_window": False}, (LayerCache(30, 384),)),
+        (
+            SMOLLM2 | {"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 28},
+            (LayerCache(28, 384), LayerCache(2, 384, 64)),
+        ),
+        (SMOLLM2 | {"num_hidden_layers": 4, "layer_types": LINEAR}, (LayerCache(2, 384),)),
+        (SMOLLM2 | {"num_kv_shared_layers": 10}, (LayerCache(20, 384),)),
+        (
+            {"num_hidden_layers": 61, "num_attention_heads": 128, "hidden_size": 7168, "kv_lora_rank": 512}
+            | {"qk_rope_head_dim": 64},
+            (LayerCache(61, 576),),
+        ),
+        (SMOLLM2 | {"architectures": ["BertModel"]}, ()),
+        ({"d_state": 16}, None),
+    ],
+)  # fmt: skip
+def test_what_a_token_leaves_behind_follows_from_the_architecture(config: dict[str, Any], expected: Any) -> None:
+    assert layer_caches(Numbers(config)) == expected
 
 
-def test_an_unknown_architecture_has_no_cache_size(tmp_path: Path) -> None:
-    assert shape(checkpoint(tmp_path, d_state=16)).cache_per_token is None
+def test_window_bounds_what_its_layers_keep() -> None:
+    found = measure(GEMMA3, [])
+    near, far = 22 * 512 * 2, 4 * 512 * 2
+    assert found.cache_bytes(100) == 100 * (near + far)
+    assert found.cache_bytes(4096) == 512 * near + 4096 * far
+    assert found.cache_bytes(4096, batched=2048) == (511 + 2048) * near + 4096 * far
+    assert found.cache_bytes(4096, width=1) == found.cache_bytes(4096) // 2
 
 
-def test_a_single_file_is_its_own_weight(tmp_path: Path) -> None:
+def test_longest_context_is_the_last_that_fits() -> None:
+    found = measure(SMOLLM2 | {"max_position_embeddings": 8192}, [])
+    per_token = found.cache_per_token or 0
+    assert found.longest(100 * per_token) == 96
+    assert found.longest(100 * per_token, sequences=2) == 48
+    assert found.longest(15 * per_token) == 0
+    assert found.longest(2**60) == 8192
+
+
+def test_gguf_counts_what_it_becomes(tmp_path: Path) -> None:
+    gguf = tiny(tied=False)
+    path = gguf.write(tmp_path / "m.gguf")
+    numbers = sum(rows * (columns[0] if columns else 1) for _, (rows, *columns) in gguf.tensors.values())
+    assert shape(path, "hf").weights == 2 * numbers
+    assert shape(path, "mlx").weights < path.stat().st_size
+    found = shape(path, "hf")
+    assert found.cache == (LayerCache(LAYERS, 2 * 2 * 16),)
+    assert found.context == 256
+    assert found.width > 2 * HIDDEN
+
+
+def test_single_damaged_file_is_its_own_weight(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"x" * 77)
     assert shape(file).weights == 77
 
 
-def test_the_context_is_what_the_checkpoint_was_made_for(tmp_path: Path) -> None:
-    assert shape(checkpoint(tmp_path, **SMOLLM2, max_position_embeddings=8192)).context == 8192
+def test_damaged_header_is_an_error(tmp_path: Path) -> None:
+    checkpoint(tmp_path, {"w": ("F32", (4,))})
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 900)
+    with pytest.raises(SourceError, match="damaged"):
+        shape(tmp_path)
+
+
+def test_tensors_of_unknown_kinds_count_as_they_are_stored() -> None:
+    assert measure({}, [Stored("a", "F8_E4M3", (4, 4), 16), Stored("b", "I32", (4,), 16)]).weights == 32
 
 
 @pytest.mark.parametrize(
@@ -53,7 +131,5 @@ def test_the_context_is_what_the_checkpoint_was_made_for(tmp_path: Path) -> None
         ({"quantization": {"bits": 8, "group_size": 32}}, 9),
     ],
 )
-def test_bits_of_a_weight_include_its_share_of_the_scales(
-    tmp_path: Path, config: dict[str, object], bits: float
-) -> None:
-    assert shape(checkpoint(tmp_path, **config)).bits == bits
+def test_bits_of_a_weight_include_its_share_of_the_scales(config: dict[str, object], bits: float) -> None:
+    assert measure(config, []).bits == bits

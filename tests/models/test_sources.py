@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.errors import SourceNotFound, UnsupportedModel
-from appliance.models.sources import HubSource, LocalSource, PackageSource, parse_source
+from appliance.errors import SourceNotFound
+from appliance.models.sources import HubSource, LinkSource, LocalSource, PackageSource, RegistrySource, parse_source
 
 BASE = Path("/srv/models")
+HEX = "0123456789abcdef" * 4
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,16 @@ BASE = Path("/srv/models")
         ("hf:org/name", HubSource("org/name")),
         ("hf:Org-1/na_me.v2@refs/pr/4", HubSource("Org-1/na_me.v2", "refs/pr/4")),
         ("hf:org/name@v1.0", HubSource("org/name", "v1.0")),
+        ("hf:org/name#Q4_K_M", HubSource("org/name", None, "Q4_K_M")),
+        ("hf:org/name@v1#sub/*.gguf,*.json", HubSource("org/name", "v1", "sub/*.gguf,*.json")),
+        ("oci:smollm2", RegistrySource("docker.io", "ai/smollm2", "latest")),
+        ("oci:ai/smollm2:135M-Q4_0", RegistrySource("docker.io", "ai/smollm2", "135M-Q4_0")),
+        ("oci:index.docker.io/ai/smollm2", RegistrySource("docker.io", "ai/smollm2", "latest")),
+        ("oci:localhost:5000/a/b/c:t", RegistrySource("localhost:5000", "a/b/c", "t")),
+        ("oci:r.example.com/x", RegistrySource("r.example.com", "x", "latest")),
+        (f"oci:ai/m@sha256:{HEX}", RegistrySource("docker.io", "ai/m", None, f"sha256:{HEX}")),
+        (f"url:https://h/m.gguf?a=1#sha256={HEX}", LinkSource("https://h/m.gguf?a=1", HEX)),
+        (f"url:http://127.0.0.1:9/m.gguf#sha256={HEX}", LinkSource("http://127.0.0.1:9/m.gguf", HEX)),
         ("model.gguf", LocalSource(BASE / "model.gguf")),
         ("org/name", LocalSource(BASE / "org/name")),
         ("/abs/dir", LocalSource(Path("/abs/dir"))),
@@ -52,6 +63,13 @@ def test_home_directory_is_expanded() -> None:
         ("hf:org/name@", "hf:org/name"),
         ("hf:../name", "hf:org/name"),
         ("hf:org/name@--flag", "hf:org/name"),
+        ("oci:Org/name", "oci:"),
+        ("oci:", "oci:"),
+        ("oci:a/b@sha256:12", "oci:"),
+        ("oci:a/../b", "oci:"),
+        ("oci:hf.co/org/name:Q4_K_M", "hf:org/name#Q4_K_M"),
+        ("OCI:ai/m", "oci:ai/m"),
+        ("hf:org/name#../x", "hf:org/name"),
         ("HF:org/name", "hf:org/name"),
         ("huggingface:org/name", "hf:org/name"),
         ("s3:bucket/x", "hf:org/name"),
@@ -64,9 +82,3 @@ def test_mistyped_source_says_what_to_write(text: str, hint: str) -> None:
     with pytest.raises(SourceNotFound) as caught:
         parse_source(text, base=BASE)
     assert hint in str(caught.value.hint)
-
-
-@pytest.mark.parametrize("text", ["oci:ai/smollm2:latest", "url:https://x/y.gguf", "https://x/y.gguf"])
-def test_sources_of_a_later_version_are_refused_by_name(text: str) -> None:
-    with pytest.raises(UnsupportedModel, match="not supported in this version"):
-        parse_source(text, base=BASE)

@@ -1,0 +1,38 @@
+"""The model's reasoning under both of its names.
+
+vLLM calls it `reasoning`, llama.cpp and DeepSeek's own API `reasoning_content`; clients read one or the other.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAMED = re.compile(rb'"(reasoning|reasoning_content)":\s?("(?:[^"\\]++|\\.)*+")')
+"""Within a JSON string both quotes of a name would be escaped, so what is found is a member."""
+
+_OTHER = {b"reasoning": b"reasoning_content", b"reasoning_content": b"reasoning"}
+
+
+class Reasoning:
+    """A filter over an answer's bytes, like Rename."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            self._rest += data
+            return b""
+        whole, self._rest = self._rest + data[:cut], data[cut:]
+        return b"".join(map(_both, whole.splitlines(keepends=True)))
+
+    def flush(self) -> bytes:
+        rest, self._rest = self._rest, b""
+        return _both(rest)
+
+
+def _both(line: bytes) -> bytes:
+    if b'"reasoning' not in line or len({found[1] for found in _NAMED.finditer(line)}) != 1:
+        return line
+    return _NAMED.sub(lambda found: b'%b,"%b":%b' % (found[0], _OTHER[found[1]], found[2]), line)
