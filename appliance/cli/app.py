@@ -11,6 +11,7 @@ import typer
 from appliance import __version__
 from appliance.cli.env_app import env_app, env_install
 from appliance.cli.key_app import key_app
+from appliance.cli.models_app import models_app
 from appliance.cli.options import Backend, File, Json, ModelSource, Profile
 from appliance.errors import ApplianceError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(env_app, name="env")
 app.add_typer(key_app, name="key")
+app.add_typer(models_app, name="models")
 
 
 def run(arguments: list[str]) -> int:
@@ -273,14 +275,6 @@ def pull(
     from appliance.cli.weights import pull
 
     pull(file, model)
-
-
-@app.command()
-def models(file: File = None, json: Json = False) -> None:
-    """The declared models and which of them are on this machine."""
-    from appliance.cli.weights import show
-
-    show(file, as_json=json)
 
 
 @app.command()

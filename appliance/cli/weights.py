@@ -14,12 +14,17 @@ from appliance.cli.progress import shown
 from appliance.config.load import Loaded
 from appliance.config.models import Model
 from appliance.errors import ApplianceError, SourceError
+from appliance.models.checkpoint import Checkpoint
 from appliance.models.sources import parse_source
 from appliance.models.store import Store
+from appliance.progress import Report
 from appliance.state import StateDirectory
 
+AT_ONCE = 3
+"""Models fetched at the same time: several hosts fill a line that one alone may not."""
 
-def _store(loaded: Loaded) -> Store:
+
+def store_of(loaded: Loaded) -> Store:
     state = StateDirectory.locate(os.environ)
     state.prepare()
     token = loaded.appliance.huggingface.token
@@ -31,17 +36,35 @@ def pull(file: Path | None, model: str | None) -> None:
     models = loaded.appliance.models
     if model is not None and model not in models:
         raise ApplianceError(f"the file declares no model `{model}`", hint=f"it declares {', '.join(sorted(models))}")
-    store = _store(loaded)
+    store = store_of(loaded)
+    names = [model] if model else sorted(models)
+
+    async def all_at_once(report: Report) -> list[Checkpoint | BaseException]:
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(name: str) -> Checkpoint:
+            async with room:
+                source = parse_source(models[name].source, base=base_of(loaded))
+                return await store.pull(source, report, subject=f"model {name}")
+
+        return await asyncio.gather(*map(one, names), return_exceptions=True)
+
     with shown() as report:
-        for name in [model] if model else sorted(models):
-            source = parse_source(models[name].source, base=base_of(loaded))
-            checkpoint = asyncio.run(store.pull(source, report, subject=f"model {name}"))
-            output.data(f"{name}\t{checkpoint.path}")
+        results = asyncio.run(all_at_once(report))
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, Checkpoint):
+            output.data(f"{name}\t{result.path}")
+    failures = [result for result in results if isinstance(result, BaseException)]
+    for failure in failures[:-1]:
+        if isinstance(failure, ApplianceError):
+            output.failure(failure)
+    if failures:
+        raise failures[-1]
 
 
 def show(file: Path | None, *, as_json: bool) -> None:
     loaded = read(file)
-    store = _store(loaded)
+    store = store_of(loaded)
     rows = [_row(name, model, store, base_of(loaded)) for name, model in sorted(loaded.appliance.models.items())]
     if as_json:
         output.as_json(rows)

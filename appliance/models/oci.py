@@ -41,10 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     source = parse_source(options.source, base=Path("/"))
     if not isinstance(source, RegistrySource):
         raise SystemExit(f"{options.source} is no registry source")
-    return run(lambda: asyncio.run(_bring(source, options.root, options.out, heads=options.heads)), options.out)
+    return run(lambda: asyncio.run(bring(source, options.root, options.out, heads=options.heads)), options.out)
 
 
-async def _bring(source: RegistrySource, root: Path, out: Path, *, heads: bool) -> dict[str, Any]:
+async def bring(source: RegistrySource, root: Path, out: Path, *, heads: bool = False) -> dict[str, Any]:
     local = DockerStore(os.environ)
     async with web("registry-1.docker.io" if source.host == "docker.io" else source.host) as connection:
         registry = Registry(connection, source, os.environ)

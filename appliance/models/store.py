@@ -15,18 +15,19 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.engines.driver import Format
-from appliance.errors import SourceError, TransferFailed, UnsupportedModel
+from appliance.errors import Conflict, SourceError, TransferFailed, UnsupportedModel
 from appliance.models.blobs import deposit
 from appliance.models.checkpoint import Checkpoint, identify
 from appliance.models.conversion import Conversions
 from appliance.models.disk import size_of, sync_directory, writing
 from appliance.models.local import examine
-from appliance.models.lock import held, shared
+from appliance.models.lock import held, shared, unused
 from appliance.models.package import fetch_package
 from appliance.models.record import File, Record
 from appliance.models.repository import fetch_blobs, fetch_repository
@@ -82,13 +83,12 @@ class Store:
             return examine(source)
         if here := self._sound(source):
             return here
+        waiting = Progress(subject, "waiting for another process that is fetching this model")
         with writing(self.root):
             self.prepare_directories()
-        waiting = Progress(subject, "waiting for another process that is fetching this model")
-        async with held(self.lock(key_of(source)), waiting=lambda: report(waiting)) as keep:
-            if here := self._sound(source):
-                return here
-            with writing(self.root):
+            async with held(self.lock(key_of(source)), waiting=lambda: report(waiting)) as keep:
+                if here := self._sound(source):
+                    return here
                 await self._mend(source, report, subject)
                 return self._sound(source) or await self._fetch(source, report, subject, keep)
 
@@ -145,6 +145,13 @@ class Store:
             return ()
         return tuple(await run_thread(lambda tick: corrupt(record, self.checkpoints, tick, subject), report))
 
+    async def repair(self, source: RemoteSource, names: Collection[str], report: Report, *, subject: str) -> Checkpoint:
+        """Fetch these files of a checkpoint again, which `verify` has found to be wrong."""
+        async with held(self.lock(key_of(source))):
+            if record := self.record(source):
+                self._throw_away(record, names)
+        return await self.pull(source, report, subject=subject)
+
     def prepared(self, checkpoint: Checkpoint) -> Path | None:
         """A directory of this checkpoint that can be read now: its own, or a conversion that was made before."""
         if checkpoint.path.is_dir():
@@ -176,13 +183,21 @@ class Store:
         self.prepare_directories()
         key = key_of(source)
         async with held(self.lock(key)), held(self.lock("publish")):
-            found = self.find(source)
+            found, record = self.find(source), self.record(source)
+            if record and self._others(record, source) == 0:
+                with unused(self.use_lock(record.directory)) as free:
+                    if not free:
+                        raise Conflict(f"`{source.text}` is loaded by a running engine", hint="stop that model first")
             self._record(source).unlink(missing_ok=True)
             self._step("forgotten")
             shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
             self.sweep()
             if found and found.digest not in {each.digest for each in self.list()}:
                 await self.conversions.remove(found)
+
+    def _others(self, record: Record, source: Source) -> int:
+        """How many other sources stand for the same files."""
+        return sum(each.directory == record.directory and each.source != source.text for each in self.records())
 
     def sweep(self) -> None:
         """Delete checkpoints that no record names, this removal's and those of one that was killed, and their blobs."""
@@ -213,17 +228,18 @@ class Store:
         record = self.record(source)
         if record is None:
             return
-        wrong = await self.verify(source, report, subject=subject)
-        for name in wrong:
-            (self.checkpoints / record.directory / name).unlink(missing_ok=True)
-            (self.root / "blobs" / record.files[name].sha256).unlink(missing_ok=True)
-        if wrong:
+        if wrong := await self.verify(source, report, subject=subject):
+            self._throw_away(record, wrong)
             report(Progress(subject, f"fetching again, as its bytes have changed: {', '.join(wrong)}"))
             return
-        seen = {name: _seen(self.checkpoints / record.directory / name, file) for name, file in record.files.items()}
-        Record(record.source, record.kind, record.directory, record.main, record.digest, seen, record.revision).write(
-            self._record(source)
-        )
+        directory = self.checkpoints / record.directory
+        seen = {name: File.at(directory / name, file.sha256) for name, file in record.files.items()}
+        replace(record, files=seen).write(self._record(source))
+
+    def _throw_away(self, record: Record, names: Collection[str]) -> None:
+        for name in names:
+            (self.checkpoints / record.directory / name).unlink(missing_ok=True)
+            (self.root / "blobs" / record.files[name].sha256).unlink(missing_ok=True)
 
     async def _fetch(self, source: RemoteSource, report: Report, subject: str, keep: int) -> Checkpoint:
         partial = self.root / "partial" / key_of(source)
@@ -309,10 +325,6 @@ def _directory(source: RemoteSource, revision: str | None) -> str:
         return f"pypi-{source.name}-{source.version}"
     readable = re.sub(r"[^A-Za-z0-9.-]+", "-", f"oci-{source.host}-{source.path}")[:80]
     return f"{readable}-{str(revision).removeprefix('sha256:')[:12]}"
-
-
-def _seen(path: Path, file: File) -> File:
-    return File.at(path, file.sha256)
 
 
 def _describe(source: Source, directory: Path, digests: Mapping[str, str], name: str, revision: str | None) -> Record:
