@@ -9,6 +9,7 @@
     │   ├── TransferFailed        try again; what has arrived is kept
     │   └── UnsupportedModel      this architecture or quantization cannot be served
     ├── ProvisionError            an engine environment could not be installed or is not what it should be
+    ├── ServiceError              launchd or systemd cannot be used, or refused
     ├── EngineError
     │   ├── StartupFailed         the same result every time: failed until the spec changes
     │   ├── InsufficientMemory    not within the budget, as things are
@@ -61,6 +62,10 @@ class UnsupportedModel(SourceError):
 
 class ProvisionError(ApplianceError):
     """An engine environment could not be installed, or does not do what it was installed for."""
+
+
+class ServiceError(ApplianceError):
+    """What supervises services on this machine cannot be used, or refused what it was asked for."""
 
 
 class EngineError(ApplianceError):

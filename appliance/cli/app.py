@@ -13,6 +13,7 @@ from appliance.cli.env_app import env_app, env_install
 from appliance.cli.key_app import key_app
 from appliance.cli.models_app import models_app
 from appliance.cli.options import Backend, File, Json, ModelSource, Profile
+from appliance.cli.service_app import service_app
 from appliance.errors import ApplianceError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(env_app, name="env")
 app.add_typer(key_app, name="key")
 app.add_typer(models_app, name="models")
+app.add_typer(service_app, name="service")
 
 
 def run(arguments: list[str]) -> int:

@@ -1,0 +1,1 @@
+"""The appliance as a service of the machine: launchd's on macOS, systemd's on Linux."""
