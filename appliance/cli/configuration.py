@@ -21,6 +21,8 @@ from appliance.state import StateDirectory
 def validate(file: Path | None, overrides: Mapping[str, Any]) -> None:
     loaded = read(file, overrides)
     count = len(loaded.appliance.models)
+    for warning in loaded.warnings:
+        output.note(f"warning: {warning.render().strip()}")
     output.note(f"{loaded.path or 'the environment'} is valid: {count} model{'' if count == 1 else 's'}")
 
 

@@ -16,13 +16,18 @@ from appliance.reconcile.resolve import backend_of
 
 
 def read(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Loaded:
-    """The validated configuration, or a ConfigError with every problem in it."""
+    """The validated configuration, or a ConfigError with every problem. A Compose file is migrated as it is read."""
+    if file is not None and file.name != DEFAULT_FILE.name:
+        from appliance.cli.compose import read_compose
+
+        if (loaded := read_compose(file, overrides or {})) is not None:
+            return loaded
     return load(
         file or DEFAULT_FILE,
         environ=os.environ,
         overrides=overrides or {},
         backends=frozenset(DRIVERS),
-        check=_engine_problems,
+        check=engine_problems,
     )
 
 
@@ -33,7 +38,7 @@ def read_with(file: Path, environ: Mapping[str, str]) -> Loaded:
 
 def interpreted(text: str, path: Path) -> Loaded:
     """What `read` would give if the file held this text."""
-    return interpret(text, path, environ=os.environ, backends=frozenset(DRIVERS), check=_engine_problems)
+    return interpret(text, path, environ=os.environ, backends=frozenset(DRIVERS), check=engine_problems)
 
 
 def base_of(loaded: Loaded) -> Path:
@@ -41,7 +46,7 @@ def base_of(loaded: Loaded) -> Path:
     return loaded.path.parent.absolute() if loaded.path else Path.cwd()
 
 
-def _engine_problems(appliance: Appliance) -> Iterator[tuple[tuple[str | int, ...], str, str | None]]:
+def engine_problems(appliance: Appliance) -> Iterator[tuple[tuple[str | int, ...], str, str | None]]:
     """What the drivers have to say about the file, as (path, message, hint)."""
     for name, backend in appliance.backends.items():
         for word in unknown_placeholders(backend.command):

@@ -32,6 +32,8 @@ def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool) -> None:
     from appliance.reconcile.configuration import Configuration
 
     configuration = Configuration(lambda: read(file, overrides))
+    for warning in configuration.warnings:
+        output.note(f"warning: {warning.render().strip()}")
     configure(configuration.appliance.server.log)
     state = StateDirectory.locate(os.environ)
     state.prepare()

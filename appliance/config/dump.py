@@ -24,14 +24,21 @@ def to_plain(appliance: Appliance) -> dict[str, Any]:
 
 def to_yaml(appliance: Appliance) -> str:
     """`to_plain` as a file that loads."""
-    text: str = yaml.dump(to_plain(appliance), Dumper=_Dumper, allow_unicode=True, sort_keys=False)
+    return dump(to_plain(appliance))
+
+
+def dump(value: Any) -> str:
+    """Plain data as YAML that this package reads back as the same."""
+    text: str = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=4096)
     return text
 
 
 def _quote_look_alikes(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """PyYAML leaves `1e5` unquoted, for it reads that as text where YAML 1.2 and this package read a number."""
-    looks_like_text = isinstance(plain_scalar(text), str)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if looks_like_text else "'")
+    """Several lines stay lines. PyYAML leaves `1e5` unquoted, for it reads that as text where YAML 1.2 and this package
+    read a number.
+    """
+    style = "|" if "\n" in text else None if isinstance(plain_scalar(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 class _Dumper(yaml.SafeDumper):

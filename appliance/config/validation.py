@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -116,9 +116,17 @@ def _not_a_choice(path: KeyPath, value: Any, got: str) -> tuple[str, str | None]
 
 
 def _unknown_version(value: int) -> tuple[str, str | None]:
-    if value > 1:
-        return f"{value} is newer than this appliance, which reads version 1", "upgrade the appliance"
-    return f"there is no version {value}", "write `version: 1`"
+    return version_problem(value, max(get_args(Appliance.model_fields["version"].annotation)))
+
+
+def version_problem(value: int, current: int) -> tuple[str, str | None]:
+    """Message and hint for a version that is not the current one."""
+    if value > current:
+        return f"{value} is newer than this appliance, which reads version {current}", "upgrade the appliance"
+    if value >= 1:
+        message = f"{value} is an older form of the file, and this appliance reads version {current}"
+        return message, "`appliance migrate FILE` rewrites it and keeps its comments"
+    return f"there is no version {value}", f"write `version: {current}`"
 
 
 def _pattern_hint(pattern: str) -> str | None:

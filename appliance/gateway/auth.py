@@ -17,6 +17,9 @@ from appliance.gateway.keys import digest
 Scope = Literal["inference", "metrics", "admin"]
 Headers = Mapping[bytes, bytes]
 
+_OF_CONTAINERS = frozenset({"host.docker.internal", "host.containers.internal", "model-runner.docker.internal"})
+"""What containers call the host that they run on. `.internal` is reserved, so no foreign page has such a name."""
+
 
 def authorise(keys: tuple[Key, ...], headers: Headers, scope: Scope) -> Key | None:
     """The key behind this request, which has the scope. None where no keys are configured: everybody may ask."""
@@ -59,7 +62,7 @@ def allows(key: Key | None, model: str) -> bool:
 def check_loopback(headers: Headers) -> None:
     """Refuse what a browser sends for a foreign page: its Host (DNS rebinding) or Origin is not a loopback name."""
     host = headers.get(b"host")
-    if host is not None and not _loopback(_hostname(b"//" + host)):
+    if host is not None and not ((name := _hostname(b"//" + host)) in _OF_CONTAINERS or _loopback(name)):
         raise _forbidden("Host", host)
     origin = headers.get(b"origin")
     if origin is not None and not _loopback(_hostname(origin)):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from appliance.config.load import Loaded
 from appliance.config.models import Appliance
+from appliance.config.problems import Problem
 from appliance.errors import ConfigError
 from appliance.plan.changes import Change, Cost, changes
 
@@ -40,6 +41,11 @@ class Configuration:
     @property
     def text(self) -> str:
         return self._loaded.text
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is valid, and still worth a word."""
+        return self._loaded.warnings
 
     @property
     def base(self) -> Path:

@@ -1,0 +1,211 @@
+"""How large each model runs on the target, and whether it starts with the appliance.
+
+For each model: (1) weights, from the checkpoint where it is on this disk, else from its parameters; (2) bytes of cache
+per token, from the checkpoint's config, else by parameters; (3) the longest context asked for that fits into what the
+budget leaves beside the weights; (4) as many requests at once as fit with half of it each. If all models fit together
+they start with the appliance; otherwise the later ones load on demand, each sized as if alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from appliance.errors import SourceError
+from appliance.migrate.catalogue import gguf_type, suggestion
+from appliance.migrate.draft import Model
+from appliance.migrate.target import GIB, Target
+from appliance.migrate.words import integer
+from appliance.models.shape import shape
+from appliance.models.sources import LocalSource, parse_source
+
+PROCESSES = 1400 * 1024**2
+"""Bytes that an engine takes beside weights and cache; measured with vLLM 0.32 on Linux, and assumed on a Mac."""
+SMALLEST_CONTEXT = 2048
+LIKELY_CONTEXT = 8192
+"""Tokens that nearly every model can do; vLLM refuses to start with more than a model's own."""
+IDLE_UNLOAD = "10m"
+
+# Parameters up to → bytes of keys and values per token at two bytes a value, by the usual layers and key-value heads.
+_CACHE_PER_TOKEN = (
+    (0.2e9, 23_040),
+    (0.5e9, 40_960),
+    (2e9, 114_688),
+    (9e9, 147_456),
+    (15e9, 196_608),
+    (40e9, 262_144),
+    (80e9, 327_680),
+    (float("inf"), 524_288),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes. `measured` where the checkpoint itself was looked at."""
+
+    weights: int
+    cache_per_token: int
+    measured: bool = False
+    longest: int | None = None
+    """Tokens that the model can do at most, where that is known."""
+
+    @property
+    def fixed(self) -> int:
+        return self.weights + PROCESSES
+
+
+class Estimator(Protocol):
+    """What a model will need; the seam for a better estimate than a name's."""
+
+    def __call__(self, model: Model, target: Target, folder: Path) -> Need | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """`problem` says what keeps the model from fitting; then the other figures are what was asked for."""
+
+    model: Model
+    context: int
+    sequences: int
+    load: str
+    memory: int | None
+    measured: bool = False
+    asked: int | None = None
+    cache: int | None = None
+    """Bytes of cache that one engine needs on the CPU, where vLLM takes one GiB unless told."""
+    problem: str | None = None
+    would_fit: str | None = None
+
+
+def size_models(models: Sequence[Model], target: Target, folder: Path, estimate: Estimator) -> list[Size]:
+    needs = [estimate(model, target, folder) for model in models]
+    together = sum(
+        _least(need, _wanted(model, need, target)) for model, need in zip(models, needs, strict=True) if need
+    )
+    all_fit = together <= target.budget
+    spare = max(target.budget - together, 0) // max(len(models), 1)
+    sizes = []
+    for index, (model, need) in enumerate(zip(models, needs, strict=True)):
+        if need is None:
+            sizes.append(_unknown(model, target, index))
+            continue
+        room = _least(need, _wanted(model, need, target)) + spare if all_fit else target.budget
+        sizes.append(_sized(model, need, room, target, startup=all_fit or index == 0))
+    return sizes
+
+
+def _sized(model: Model, need: Need, room: int, target: Target, *, startup: bool) -> Size:
+    cache = room - need.fixed
+    longest = cache // need.cache_per_token
+    wanted = _wanted(model, need, target)
+    load = _load(model, startup=startup)
+    if longest < min(SMALLEST_CONTEXT, wanted):
+        memory = need.fixed + min(SMALLEST_CONTEXT, wanted) * need.cache_per_token
+        problem = f"needs {memory / GIB:.1f} GiB, and {target.name} leaves {target.budget / GIB:.1f} GiB"
+        sequences = model.sequences or 1
+        would = _would(model, memory, target)
+        context = min(SMALLEST_CONTEXT, wanted)
+        return Size(model, context, sequences, "on_demand", memory, need.measured, problem=problem, would_fit=would)
+    context = wanted if wanted <= longest else max(longest // 1024 * 1024, min(longest, SMALLEST_CONTEXT))
+    fitting = max(1, cache // (need.cache_per_token * max(context // 2, 1)))
+    sequences = min(model.sequences or target.sequences, fitting)
+    held = need.cache_per_token * max(context, min(sequences * (context // 2), longest))
+    asked = model.context if model.context and model.context > context else None
+    least = max(-(-held // 2**20) * 2**20, 2**28)
+    return Size(model, context, sequences, load, need.fixed + held, need.measured, asked, cache=least)
+
+
+def _unknown(model: Model, target: Target, index: int) -> Size:
+    """Nothing says how large it is: what was asked for, or the target's own figures, and no promise."""
+    load = _load(model, startup=index == 0)
+    return Size(model, _wanted(model, None, target), model.sequences or target.sequences, load, None)
+
+
+def _load(model: Model, *, startup: bool) -> str:
+    return model.load or ("on_demand" if model.optional or not startup else "startup")
+
+
+def _wanted(model: Model, need: Need | None, target: Target) -> int:
+    """What was asked for; else the target's own figure, but no more than the model can do, or is likely to."""
+    if model.context:
+        return model.context
+    return min(target.context, (need.longest if need else None) or LIKELY_CONTEXT)
+
+
+def _least(need: Need, context: int) -> int:
+    return need.fixed + need.cache_per_token * context
+
+
+def _would(model: Model, memory: int, target: Target) -> str:
+    larger = next((size for size in (16, 24, 32, 48, 64, 96, 128, 192, 256, 512) if memory <= size * GIB * 0.75), None)
+    machine = f"a machine with {larger} GiB" if larger and larger * GIB > target.memory else None
+    smaller = "a smaller model of the family"
+    if bits_per_weight(model) > 6:
+        named = target.apple and (model.source or "").startswith("hf:")
+        smaller = (
+            f"weights in 4 bits, perhaps {suggestion(model.source or '', apple=True)}" if named else "weights in 4 bits"
+        )
+    return f"{smaller}, or {machine}" if machine else smaller
+
+
+def by_name(model: Model, target: Target, folder: Path) -> Need | None:
+    """From the checkpoint where its source is a path that is here; else from the parameters that a name tells."""
+    if (local := _local(model, folder)) is not None:
+        found = shape(local)
+        if found.weights:
+            per_token = found.cache_per_token or _per_token(found.weights / 2)
+            weights = int(found.weights * (_expansion(local) if not target.apple else 1))
+            return Need(weights, per_token, measured=True, longest=_longest(local))
+    if model.parameters is None:
+        return None
+    weights = int(model.parameters * bits_per_weight(model, dequantized=not target.apple) / 8)
+    return Need(weights, _per_token(model.parameters))
+
+
+def _local(model: Model, folder: Path) -> Path | None:
+    try:
+        source = parse_source(model.source or "", base=folder)
+    except SourceError:
+        return None
+    return source.path if isinstance(source, LocalSource) and source.path.exists() else None
+
+
+def _longest(path: Path) -> int | None:
+    """`max_position_embeddings` of the checkpoint's config."""
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    config = config.get("text_config", config) if isinstance(config, dict) else {}
+    longest = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    return longest if isinstance(longest, int) and longest > 0 else None
+
+
+def _expansion(path: Path) -> float:
+    """A quantized GGUF file is bfloat16 in the memory of vLLM on the CPU."""
+    kind = gguf_type(path.name) if path.suffix == ".gguf" else None
+    bits = re.match(r"I?Q(\d)", kind or "")
+    return 16 / (int(bits[1]) + 0.5) if bits else 1.0
+
+
+def _per_token(parameters: float) -> int:
+    return next(size for most, size in _CACHE_PER_TOKEN if parameters <= most)
+
+
+def bits_per_weight(model: Model, *, dequantized: bool = False) -> float:
+    """As the source's name says: 4 bits take 4.5 with their scales."""
+    name = (model.source or model.reference).lower()
+    if kind := gguf_type(name.rpartition("/")[2]) if name.endswith(".gguf") else None:
+        bits = re.match(r"i?q(\d)", kind.lower())
+        return 16 if dequantized or not bits else int(bits[1]) + 0.5
+    if name.startswith("pypi:"):
+        return 16 if dequantized else 5
+    if match := re.search(r"(?<![a-z0-9])([23468])[-_]?bit|(?<![a-z0-9])mxfp(4)|int([48])(?![0-9])|[-_]q([48])$", name):
+        return (integer(next(filter(None, match.groups()))) or 16) + 0.5
+    if re.search(r"awq|gptq|nvfp4|bnb|w4a16", name):
+        return 4.5
+    return 8.5 if "fp8" in name else 16
