@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.cli.loading import engine_problems
-from appliance.cli.migrate import backend_for, choose_target, validated
+from appliance.cli.migrate import backend_for, choose_target, estimate_from_store, validated
 from appliance.config.load import Loaded, interpret
 from appliance.config.problems import InvalidConfig, Problem
 from appliance.engines import DRIVERS
@@ -29,7 +29,14 @@ def read_compose(file: Path, overrides: Mapping[str, Any]) -> Loaded | None:
     except InvalidConfig:
         return None
     target = choose_target("this-machine")
-    request = Request((source,), file.parent, target, backend=backend_for(target), environ=dict(os.environ))
+    request = Request(
+        (source,),
+        file.parent,
+        target,
+        backend=backend_for(target),
+        environ=dict(os.environ),
+        estimate=estimate_from_store,
+    )
     result = migrate(request, validated)
     if not result.sizes:
         raise InvalidConfig(_nothing_to_serve(result, str(file)))

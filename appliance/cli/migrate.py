@@ -16,10 +16,15 @@ from appliance.engines import DRIVERS
 from appliance.errors import ApplianceError
 from appliance.migrate import report
 from appliance.migrate.detect import KINDS, Kind
+from appliance.migrate.draft import Model
 from appliance.migrate.inputs import LARGEST, Input, checked, read_input, refused
 from appliance.migrate.migration import Migration, Request, migrate
+from appliance.migrate.sizing import Need, by_name, of_checkpoint
 from appliance.migrate.target import Target, named, sized
 from appliance.migrate.writers.files import Output, check, write
+from appliance.models.sources import LocalSource, parse_source
+from appliance.models.store import Store
+from appliance.state import StateDirectory
 
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 
@@ -52,6 +57,7 @@ def run(
         in_place=in_place,
         answers=_answers(answers),
         environ=dict(os.environ),
+        estimate=estimate_from_store,
         process=process or (not inputs and not runner),
         runner=runner,
     )
@@ -90,6 +96,16 @@ def _fate(each: Output) -> str:
 def validated(text: str, path: Path) -> None:
     """Raises InvalidConfig; what is in this shell's environment is not part of the file."""
     interpret(text, path, environ={}, backends=frozenset(DRIVERS), check=engine_problems)
+
+
+def estimate_from_store(model: Model, target: Target, folder: Path) -> Need | None:
+    """From the checkpoint where it has been fetched already, else from its name. Nothing is downloaded for it."""
+    try:
+        source = parse_source(model.source or "", base=folder)
+        here = None if isinstance(source, LocalSource) else Store(StateDirectory.locate(os.environ).models).find(source)
+    except ApplianceError:
+        here = None
+    return (of_checkpoint(here.path, target) if here else None) or by_name(model, target, folder)
 
 
 def choose_target(name: str) -> Target:

@@ -44,8 +44,7 @@ def profile(draft: Draft, sizes: Sequence[Size], target: Target, *, name: str, o
         device = draft.metal_device or "default"
         parts.append(f"\nmetal:\n  device: {device:<12}# MLX's device; `default` is the GPU where there is one\n")
     parts.append(
-        "\nmodels:\n"
-        + "\n".join(_entry(size.model.name, _machine_side(size, target), _comment(size)) for size in sizes)
+        "\nmodels:\n" + "\n".join(_entry(size.model.name, _machine_side(size), _comment(size)) for size in sizes)
     )
     return "".join(parts)
 
@@ -53,9 +52,7 @@ def profile(draft: Draft, sizes: Sequence[Size], target: Target, *, name: str, o
 def whole(draft: Draft, sizes: Sequence[Size], target: Target) -> str:
     """Both in one text, as `up -f compose.yaml` needs it."""
     by_name = {size.model.name: size for size in sizes}
-    models = {
-        model.name: {**_client_side(model), **_machine_side(by_name[model.name], target)} for model in draft.models
-    }
+    models = {model.name: {**_client_side(model), **_machine_side(by_name[model.name])} for model in draft.models}
     document: dict[str, Any] = {
         "version": 1,
         "backend": draft.backend,
@@ -96,7 +93,7 @@ def _client_side(model: Model) -> dict[str, Any]:
     return entry
 
 
-def _machine_side(size: Size, target: Target) -> dict[str, Any]:
+def _machine_side(size: Size) -> dict[str, Any]:
     model = size.model
     entry: dict[str, Any] = {"load": size.load}
     idle = model.idle_unload or (IDLE_UNLOAD if size.load == "on_demand" and model.load is None else None)
@@ -105,8 +102,8 @@ def _machine_side(size: Size, target: Target) -> dict[str, Any]:
     # How long an input of an embedding model may be is the model's own, unless the input said otherwise.
     length = {} if "runner" in model.arguments and model.context is None else {"max_model_len": size.context}
     engine: dict[str, Any] = {**length, "max_num_seqs": size.sequences, **model.arguments}
-    if not target.apple and size.cache and "kv_cache_memory_bytes" not in engine:
-        engine["kv_cache_memory_bytes"] = size.cache
+    if size.cache and "kv_cache_memory_bytes" not in engine:
+        engine["kv_cache_memory_bytes"] = f"{size.cache // 2**20}M"
     return {**entry, "engine": engine}
 
 

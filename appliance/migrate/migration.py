@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from appliance.config.problems import InvalidConfig
+from appliance.config.problems import InvalidConfig, Problem
 from appliance.errors import ApplianceError
 from appliance.migrate import catalogue, document, schema
 from appliance.migrate.client import Notice, commands, notices
@@ -240,7 +240,7 @@ def _point_to(rows: list[Row], reading: Reading, same: Mapping[int, Model]) -> N
     ]
 
 
-def _problems(text: str, profile: str, profile_path: str, validate: Validate) -> list[Any]:
+def _problems(text: str, profile: str, profile_path: str, validate: Validate) -> list[Problem]:
     """What the loader has to say about the two files, written where nobody else reads them."""
     with TemporaryDirectory(prefix="appliance-migrate-") as directory:
         folder = Path(directory)
@@ -253,7 +253,7 @@ def _problems(text: str, profile: str, profile_path: str, validate: Validate) ->
     return []
 
 
-def _take_back(problems: Sequence[Any], draft: Draft, rows: list[Row]) -> bool:
+def _take_back(problems: Sequence[Problem], draft: Draft, rows: list[Row]) -> bool:
     """Take out what the backend or the format refuses, and say so in its row. False: nothing could be taken out."""
     taken = False
     for model in draft.models:
@@ -269,22 +269,23 @@ def _take_back(problems: Sequence[Any], draft: Draft, rows: list[Row]) -> bool:
             if name in place:
                 del place[name]
                 taken = True
-                _refuse(rows, model, f"{section}.{name}", problem.message)
+                _refuse(rows, model, f"{section}.{name}", problem)
             elif section.startswith("adapters") and model.adapters:
                 model.adapters.clear()
                 taken = True
-                _refuse(rows, model, "adapters", problem.message)
+                _refuse(rows, model, "adapters", problem)
             elif section == "idle_unload" and model.idle_unload:
                 model.idle_unload, taken = None, True
-                _refuse(rows, model, "idle_unload", problem.message)
+                _refuse(rows, model, "idle_unload", problem)
     return taken
 
 
-def _refuse(rows: list[Row], model: Model, setting: str, message: str) -> None:
+def _refuse(rows: list[Row], model: Model, setting: str, problem: Problem) -> None:
     for row in rows:
         target = (row.to or "").removeprefix("models.*.")
         if row.model is model and (target == setting or target.startswith(f"{setting}.")) and row.level != "dropped":
-            row.level, row.why = "manual", f"Not taken here: {message}."
+            reason = f"{problem.message}: {problem.hint}" if problem.hint else problem.message
+            row.level, row.why = "manual", f"Not taken here: {reason}."
 
 
 def _as_sized(migration: Migration) -> None:

@@ -8,26 +8,29 @@ they start with the appliance; otherwise the later ones load on demand, each siz
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from appliance.errors import SourceError
+from appliance.engines.driver import Launch, Shape
+from appliance.engines.vllm import VLLM
+from appliance.engines.vllm_metal import VLLMMetal
+from appliance.errors import ApplianceError, SourceError
 from appliance.migrate.catalogue import gguf_type, suggestion
 from appliance.migrate.draft import Model
 from appliance.migrate.target import GIB, Target
 from appliance.migrate.words import integer
+from appliance.models.convert.refused import Refused
 from appliance.models.shape import shape
 from appliance.models.sources import LocalSource, parse_source
+from appliance.plan.desired import EngineSpec
 
-PROCESSES = 1400 * 1024**2
-"""Bytes that an engine takes beside weights and cache; measured with vLLM 0.32 on Linux, and assumed on a Mac."""
 SMALLEST_CONTEXT = 2048
 LIKELY_CONTEXT = 8192
 """Tokens that nearly every model can do; vLLM refuses to start with more than a model's own."""
+_BLOCK = 128
 IDLE_UNLOAD = "10m"
 
 # Parameters up to → bytes of keys and values per token at two bytes a value, by the usual layers and key-value heads.
@@ -45,17 +48,13 @@ _CACHE_PER_TOKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes. `measured` where the checkpoint itself was looked at."""
+    """`fixed` is bytes without cache. `measured` where the checkpoint itself was looked at."""
 
-    weights: int
+    fixed: int
     cache_per_token: int
     measured: bool = False
     longest: int | None = None
     """Tokens that the model can do at most, where that is known."""
-
-    @property
-    def fixed(self) -> int:
-        return self.weights + PROCESSES
 
 
 class Estimator(Protocol):
@@ -76,7 +75,7 @@ class Size:
     measured: bool = False
     asked: int | None = None
     cache: int | None = None
-    """Bytes of cache that one engine needs on the CPU, where vLLM takes one GiB unless told."""
+    """Bytes of cache for the engine, which takes one GiB unless told."""
     problem: str | None = None
     would_fit: str | None = None
 
@@ -115,7 +114,8 @@ def _sized(model: Model, need: Need, room: int, target: Target, *, startup: bool
     sequences = min(model.sequences or target.sequences, fitting)
     held = need.cache_per_token * max(context, min(sequences * (context // 2), longest))
     asked = model.context if model.context and model.context > context else None
-    least = max(-(-held // 2**20) * 2**20, 2**28)
+    # vLLM keeps a block of its own, and rounds each request up to whole ones.
+    least = -(-(held + 2 * _BLOCK * need.cache_per_token) // 2**20) * 2**20
     return Size(model, context, sequences, load, need.fixed + held, need.measured, asked, cache=least)
 
 
@@ -154,16 +154,33 @@ def _would(model: Model, memory: int, target: Target) -> str:
 
 def by_name(model: Model, target: Target, folder: Path) -> Need | None:
     """From the checkpoint where its source is a path that is here; else from the parameters that a name tells."""
-    if (local := _local(model, folder)) is not None:
-        found = shape(local)
-        if found.weights:
-            per_token = found.cache_per_token or _per_token(found.weights / 2)
-            weights = int(found.weights * (_expansion(local) if not target.apple else 1))
-            return Need(weights, per_token, measured=True, longest=_longest(local))
+    if (local := _local(model, folder)) is not None and (need := of_checkpoint(local, target)) is not None:
+        return need
     if model.parameters is None:
         return None
     weights = int(model.parameters * bits_per_weight(model, dequantized=not target.apple) / 8)
-    return Need(weights, _per_token(model.parameters))
+    return Need(_fixed(Shape(weights), target), _per_token(model.parameters))
+
+
+def of_checkpoint(path: Path, target: Target) -> Need | None:
+    """From a checkpoint's own files; None where they do not say, or are not sound."""
+    try:
+        found = shape(path, "mlx" if target.apple else "hf")
+    except (ApplianceError, Refused, OSError, ValueError, KeyError, TypeError):
+        return None  # what is wrong with it is said when it is fetched or started
+    if not found.weights:
+        return None
+    per_token = found.cache_per_token or _per_token(found.weights / 2)
+    return Need(_fixed(found, target), per_token, measured=True, longest=found.context)
+
+
+def _fixed(found: Shape, target: Target) -> int:
+    """What the engine's driver says that it takes, its cache left out. Weights are not widened on a Mac."""
+    driver = VLLMMetal(widens=False) if target.apple else VLLM()
+    platform = "MetalPlatform" if target.apple else "CpuPlatform"
+    spec = EngineSpec(model="sized", backend=driver.name, source="", engine=(("kv_cache_memory_bytes", "0"),))
+    launch = Launch(python=None, model=Path(), directory=Path(), key="", platform=platform)
+    return driver.memory(spec, launch, found) or found.weights
 
 
 def _local(model: Model, folder: Path) -> Path | None:
@@ -172,24 +189,6 @@ def _local(model: Model, folder: Path) -> Path | None:
     except SourceError:
         return None
     return source.path if isinstance(source, LocalSource) and source.path.exists() else None
-
-
-def _longest(path: Path) -> int | None:
-    """`max_position_embeddings` of the checkpoint's config."""
-    try:
-        config = json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    config = config.get("text_config", config) if isinstance(config, dict) else {}
-    longest = config.get("max_position_embeddings") if isinstance(config, dict) else None
-    return longest if isinstance(longest, int) and longest > 0 else None
-
-
-def _expansion(path: Path) -> float:
-    """A quantized GGUF file is bfloat16 in the memory of vLLM on the CPU."""
-    kind = gguf_type(path.name) if path.suffix == ".gguf" else None
-    bits = re.match(r"I?Q(\d)", kind or "")
-    return 16 / (int(bits[1]) + 0.5) if bits else 1.0
 
 
 def _per_token(parameters: float) -> int:

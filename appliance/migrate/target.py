@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, ConfigError
+from appliance.models.fit import parse_target
 
 GIB = 1024**3
-_NAMED = re.compile(r"m([1-9])(?:-(?:pro|max|ultra))?-(\d{1,3})gb")
-SIZES = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
-"""GiB of memory that Macs with Apple silicon are sold with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +49,12 @@ _BY_MEMORY = (
 
 def named(name: str) -> Target:
     """`m1-8gb`, `m2-pro-16gb`, `m4-max-128gb`. Raises ApplianceError for any other word."""
-    match = _NAMED.fullmatch(name)
-    if match is None or int(match[2]) not in SIZES:
-        known = ", ".join(f"{size}gb" for size in SIZES)
-        raise ApplianceError(
-            f"there is no target `{name}`",
-            hint=f"`this-machine`, or a chip and its memory as in `m2-16gb` or `m4-max-128gb`; sizes: {known}",
-        )
-    return sized(name, int(match[2]) * GIB, apple=True)
+    try:
+        machine = parse_target(name)
+    except ConfigError as problem:
+        hint = "`this-machine`, or a chip and its memory: `m1-8gb`, `m2-16gb`, `m4-max-128gb`"
+        raise ApplianceError(problem.message, hint=hint) from None
+    return sized(machine.name, machine.memory, apple=True)
 
 
 def sized(name: str, memory: int, *, apple: bool) -> Target:
