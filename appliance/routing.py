@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from appliance.config.models import Key
+from appliance.engines.driver import Capability
 
 
 class Lease:
@@ -52,6 +53,11 @@ class Route:
     port: int | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Sampling defaults, merged into a request where it is silent."""
+    context: int | None = None
+    """Tokens of a prompt and its answer together, where the engine says it."""
+    capabilities: frozenset[Capability] = frozenset(("completion",))
+    idle_unload: float | None = None
+    """Seconds without a request after which this engine is stopped; None for never."""
     media_domains: tuple[str, ...] = ()
     """Hosts that this engine may fetch images, audio and video from."""
     places: int = 320

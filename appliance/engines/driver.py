@@ -13,6 +13,10 @@ Format = Literal["hf", "mlx", "any"]
 """What a driver can load: a Hugging Face directory, an MLX directory, or whatever the source holds."""
 
 
+Capability = Literal["completion", "embedding", "tools", "thinking"]
+"""What a model does, as far as its engine was started for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """How a checkpoint turns a conversation into text: its chat template in Jinja, empty where it has none."""

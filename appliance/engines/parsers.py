@@ -6,11 +6,11 @@ markers there decide; where several formats share their markers, `model_type` of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.engines.driver import Choice, Template
+from appliance.engines.driver import Capability, Choice, Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,22 @@ REASONING: tuple[Rule, ...] = (
 _TOOL_PARSER, _AUTO_TOOLS, _REASONING_PARSER = "tool_call_parser", "enable_auto_tool_choice", "reasoning_parser"
 
 
+_NO_FORM = "its chat template has no form of tool call that is known here"
+
+
+def capabilities(given: Mapping[str, Any], chosen: Sequence[Choice]) -> frozenset[Capability]:
+    """What a model can be asked for: `given` are the file's own arguments, `chosen` what `choose` has added."""
+    if given.get("runner") == "pooling" or given.get("convert") == "embed":
+        return frozenset(("embedding",))
+    found: set[Capability] = {"completion"}
+    told = {choice.argument: choice for choice in chosen if choice.reason != _NO_FORM}
+    if given.get(_TOOL_PARSER) or _TOOL_PARSER in told:
+        found.add("tools")
+    if given.get(_REASONING_PARSER) or _REASONING_PARSER in told:
+        found.add("thinking")
+    return frozenset(found)
+
+
 def choose(template: Template, given: Mapping[str, Any]) -> tuple[Choice, ...]:
     """What the checkpoint decides where `given`, the file's own arguments, is silent. null there means: none."""
     if not template.text or given.get("runner") == "pooling" or given.get("convert") not in (None, "none", "auto"):
@@ -144,7 +160,7 @@ def _tools(template: Template, given: Mapping[str, Any]) -> Iterator[Choice]:
     if given.get(_AUTO_TOOLS) is False:
         return
     rule = next((rule for rule in TOOLS if rule.holds(template)), None)
-    reason = rule.reason if rule else "its chat template has no form of tool call that is known here"
+    reason = rule.reason if rule else _NO_FORM
     yield Choice(_TOOL_PARSER, rule.parser if rule else FALLBACK, reason)
     if _AUTO_TOOLS not in given:
         yield Choice(_AUTO_TOOLS, True, f"`{_TOOL_PARSER}` is chosen")

@@ -24,12 +24,13 @@ async def whole(connection: Connection, route: Route) -> Json:
 
 
 async def chunks(
-    connection: Connection, route: Route, call: Call, stream: Stream, *, keep_alive: float
+    connection: Connection, route: Route, call: Call, stream: Stream | None, *, keep_alive: float
 ) -> AsyncIterator[list[Json]]:
     """The stream's objects, as many at once as have arrived at once, up to the event that ends it.
 
     The client gets an idle event after `keep_alive` seconds in which nothing was written: a long prompt takes an engine
-    minutes, and not every chunk is something to say. Raises EngineGone, and RequestError for an error event.
+    minutes, and not every chunk is something to say. `stream` is the client's, None where it asked for none. Raises
+    EngineGone, and RequestError for an error event.
     """
     loop = asyncio.get_running_loop()
     events = Events()
@@ -38,10 +39,11 @@ async def chunks(
         if call.sent != sent:
             sent, said = call.sent, loop.time()
         try:
-            async with asyncio.timeout_at(said + keep_alive):
+            async with asyncio.timeout_at(said + keep_alive if stream else None):
                 arrived = events.feed(await connection.read())
         except TimeoutError:
-            await call.idle(stream)
+            if stream is not None:
+                await call.idle(stream)
             continue
         found = [_chunk(event, route) for event in arrived if event != DONE]
         if found:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from appliance import __version__
 from appliance.errors import RequestError
-from appliance.gateway import access_log, anthropic, health, openai
+from appliance.gateway import access_log, anthropic, health, ollama, openai
 from appliance.gateway.admin import routes as admin_routes
 from appliance.gateway.admission import Admission
 from appliance.gateway.auth import authorise, check_loopback, no_keys
@@ -56,7 +56,8 @@ def create_app(
     proxy = Proxy(admission, Limiter(), port, upstream, max_body=max_body, metered=metrics, keep_alive=keep_alive)
     models = Models(port, created=int(time.time()))
     responses = Responses(port, proxy, admission)
-    routes = {**openai.routes(proxy, models, responses), **anthropic.routes(proxy, models), **health.routes(port)}
+    routes = {**openai.routes(proxy, models, responses), **anthropic.routes(proxy, models)}
+    routes |= {**ollama.routes(port, proxy, models), **health.routes(port)}
     if admin is not None:
         routes |= admin_routes(admin)
     observers: list[Observer] = []

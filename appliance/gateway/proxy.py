@@ -18,7 +18,7 @@ from appliance.gateway.connection import Connection, EngineGone
 from appliance.gateway.errors import engine_failed, engine_unavailable, from_engine, unknown_model
 from appliance.gateway.limits import Grant, Limiter, LimitReached
 from appliance.gateway.port import Port
-from appliance.gateway.question import Question
+from appliance.gateway.question import Question, Stream
 from appliance.gateway.upstream import Unreachable, Upstream, request_head
 from appliance.routing import Route
 
@@ -77,6 +77,16 @@ class Proxy:
             finally:
                 if grant is not None:
                     grant.settle(call.usage.total if call.usage else 0, perf_counter())
+        finally:
+            watch.cancel()
+
+    async def load(self, call: Call, receive: Receive, name: str, stream: Stream | None) -> Route:
+        """Have an engine of this model ready, and ask it nothing. Raises RequestError."""
+        watch = _watch(call, receive)
+        try:
+            route = await self._admission.admit(call, self._resolve(call, name), stream)
+            self._admission.release(route)
+            return route
         finally:
             watch.cancel()
 

@@ -152,7 +152,7 @@ def _made(route: Route, identity: str) -> bool:
 
 def _named(call: Call) -> tuple[str, str]:
     """The id in the path, and what follows it."""
-    identity, slash, part = call.path.removeprefix(f"{PATH}/").partition("/")
+    identity, slash, part = call.route.removeprefix(f"{PATH}/").partition("/")
     if not _IDENTITY.fullmatch(identity):
         raise _not_found(identity)
     return identity, slash + part

@@ -61,6 +61,8 @@ class EngineProcess:
         self.launch = launch
         self.log = log
         self.pid = pid
+        self.context: int | None = None
+        """Tokens of a prompt and its answer together, once it is ready and where it tells."""
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._driver = driver
         self._shim = shim
@@ -150,6 +152,7 @@ class EngineProcess:
         else:
             if refusal is not None:
                 await self._give_up(f"answers its health check but not the first request ({refusal})")
+        self.context = await self._or_exit(self._context())
         await self._ask("look")  # what it has mapped to get ready is all there now
         self._state = EngineState.READY
 
@@ -184,6 +187,9 @@ class EngineProcess:
 
     async def _generate(self, timeout: float) -> str | None:
         return await probe.generate(self.address, self.spec.model, timeout=timeout)
+
+    async def _context(self) -> int | None:
+        return await probe.context(self.address, self.spec.model, timeout=_HEALTH_TIMEOUT)
 
     async def _or_exit(self, work: Coroutine[Any, Any, T]) -> T:
         """The work's result, unless the engine is gone before."""

@@ -64,6 +64,17 @@ async def generate(address: Address, model: str, *, timeout: float) -> str | Non
     return refusal
 
 
+async def context(address: Address, model: str, *, timeout: float) -> int | None:
+    """The tokens that a prompt and its answer may have together, where the engine tells: vLLM does, others may not."""
+    try:
+        reply = await request(address, "GET", "/v1/models", timeout=timeout)
+        cards = json.loads(reply.body)["data"] if reply.status == 200 else []
+        found = [card.get("max_model_len") for card in cards if card.get("id") == model]
+    except (OSError, ValueError, TimeoutError, KeyError, TypeError, AttributeError):
+        return None
+    return found[0] if found and isinstance(found[0], int) else None
+
+
 async def request(
     address: Address, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float
 ) -> Reply:

@@ -10,6 +10,7 @@ from typing import Any
 
 from appliance.config.models import Appliance, Key, Model
 from appliance.engines.driver import Launch
+from appliance.engines.parsers import capabilities
 from appliance.errors import NotReady
 from appliance.plan.desired import EngineSpec
 from appliance.reconcile.engine import Engine
@@ -94,6 +95,9 @@ class Port:
             socket=None if process.launch.port else str(process.launch.socket),
             port=process.launch.port,
             defaults=model.sampling.model_dump(exclude_none=True),
+            context=process.context,
+            capabilities=capabilities(engine.spec.arguments, process.launch.chosen),
+            idle_unload=model.idle_unload.total_seconds() if model.idle_unload else None,
             media_domains=self._media_domains,
             places=model.queue.concurrent or _places(engine.spec.arguments.get("max_num_seqs")),
             room=model.queue.length,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from appliance.engines.driver import Template
-from appliance.engines.parsers import FALLBACK, REASONING, TOOLS, choose
+from appliance.engines.parsers import FALLBACK, REASONING, TOOLS, capabilities, choose
 from appliance.models.template import template
 
 # What publishers' templates have in them, cut down to the parts that tell one format from another.
@@ -83,6 +83,22 @@ def test_a_model_that_generates_nothing_gets_none(given: dict[str, Any]) -> None
 )
 def test_what_the_file_says_wins(given: dict[str, Any], left: dict[str, Any]) -> None:
     assert {choice.argument: choice.value for choice in choose(Template(QWEN3, "qwen3"), given)} == left
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "expected"),
+    [
+        (QWEN3, {}, {"completion", "tools", "thinking"}),
+        (QWEN25, {}, {"completion", "tools"}),
+        (CHATML, {}, {"completion"}),  # it gets a parser all the same, for calls that are forced
+        (CHATML, {"tool_call_parser": "hermes", "reasoning_parser": "qwen3"}, {"completion", "tools", "thinking"}),
+        (QWEN3, {"tool_call_parser": None}, {"completion", "thinking"}),
+        ("", {}, {"completion"}),
+        (CHATML, {"runner": "pooling"}, {"embedding"}),
+    ],
+)
+def test_what_a_model_does_follows_from_its_parsers(text: str, given: dict[str, Any], expected: set[str]) -> None:
+    assert capabilities(given, choose(Template(text), given)) == expected
 
 
 def test_every_choice_says_what_it_was_told_by() -> None:

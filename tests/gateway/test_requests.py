@@ -70,7 +70,7 @@ def test_a_chunked_body_passes(gateway: Served) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v2/chat", "/v1/models/", "/metrics", "/docs", "/invocations", "/v1/load_lora_adapter", "/x/y/z"],
+    ["/v1", "/v2/chat", "/v1/models/", "/metrics", "/docs", "/invocations", "/v1/load_lora_adapter", "/x/y/z"],
 )
 def test_an_unknown_route_is_a_404_in_openais_shape(gateway: Served, path: str) -> None:
     for method in ("GET", "POST"):

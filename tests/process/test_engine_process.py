@@ -24,6 +24,7 @@ def test_engine_is_ready_once_it_has_generated_a_token(home: Path, listen: tuple
             stats = json.loads((await probe.request(process.address, "GET", "/fake/stats", timeout=5)).body)
             assert stats["finished"] == 1
             assert process.state is EngineState.READY
+            assert process.context == 4096
             assert psutil.Process(process.pid).is_running()
 
     asyncio.run(main())
