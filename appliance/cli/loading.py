@@ -33,7 +33,7 @@ def read(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Loade
 
 def read_with(file: Path, environ: Mapping[str, str]) -> Loaded:
     """What a process with these variables, and no flags, would read."""
-    return load(file, environ=environ, overrides={}, backends=frozenset(DRIVERS), check=_engine_problems)
+    return load(file, environ=environ, overrides={}, backends=frozenset(DRIVERS), check=engine_problems)
 
 
 def interpreted(text: str, path: Path) -> Loaded:
