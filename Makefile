@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint docs bench soak clean
+.PHONY: help install up test lint docs lock bench soak clean
 
 help:
 	@echo "make install   create .venv and install the appliance"
@@ -12,6 +12,7 @@ help:
 	@echo "make test      everything that CI runs: lint, unit tests, the real engine"
 	@echo "make lint      ruff, mypy, import-linter, generated files"
 	@echo "make docs      regenerate the schema and the reference"
+	@echo "make lock      pin again what the control process needs, for the container and Homebrew"
 	@echo "make bench     the figures of docs/benchmarks.md"
 	@echo "make soak      ten minutes of edits and dying engines under load; DURATION=, CLIENTS=, SEED="
 
@@ -38,6 +39,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m appliance.config.reference --check
+	$(BIN)/python -m tools.lock --check
+	$(BIN)/python -m tools.homebrew --check
 
 DURATION ?= 600
 CLIENTS ?= 64
@@ -54,6 +57,10 @@ bench: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m appliance.config.reference --write
+
+lock: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.lock
+	$(BIN)/python -m tools.homebrew --write
 
 clean:
 	rm -rf $(VENV) build dist
