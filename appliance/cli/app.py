@@ -85,6 +85,7 @@ def up(
     file: File = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Return once the models are ready.")] = False,
     watch: Annotated[bool, typer.Option(help="Put every save of the file in force.")] = True,
+    locked: Annotated[bool, typer.Option("--locked", help="Serve nothing but what model-runner.lock has.")] = False,
     profile: Profile = None,
     backend: Backend = None,
     model: ModelSource = None,
@@ -102,14 +103,19 @@ def up(
 
     overrides = _overrides(profile, backend, model, port, metrics)
     if not detach:
-        commands.up(file, overrides, watch=watch)
+        commands.up(file, overrides, watch=watch, locked=locked)
         return
     from appliance.cli.loading import read
 
-    read(file, overrides)  # what is wrong with the file belongs on this terminal, not in the background's log
+    loaded = read(file, overrides)  # what is wrong belongs on this terminal, not in the background's log
+    if locked:
+        from appliance.cli.lock import lock_of
+
+        lock_of(loaded.path)
     flags = {"--file": file, "--profile": profile, "--backend": backend, "--model": model, "--port": port}
     arguments = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
     arguments += [] if watch else ["--no-watch"]
+    arguments += ["--locked"] if locked else []
     arguments += [] if metrics is None else ["--metrics" if metrics else "--no-metrics"]
     commands.up_detached(arguments)
 
@@ -278,6 +284,29 @@ def pull(
     from appliance.cli.weights import pull
 
     pull(file, model)
+
+
+@app.command()
+def lock(
+    file: File = None,
+    check: Annotated[bool, typer.Option("--check", help="Say how things differ from the lock; exit 1 if so.")] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="With --check: ask whether sources have moved where they come from.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write model-runner.lock: every source's revision, every file's SHA-256, the engine's arguments and environment.
+
+    Fetches what is not here yet. `appliance up --locked` then serves these bytes and no others.
+    """
+    from appliance.cli import lock as commands
+
+    if remote and not check:
+        raise typer.BadParameter("only with --check", param_hint="--remote")
+    if not check:
+        commands.write(file)
+    elif not commands.check(file, remote=remote, as_json=json):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -39,6 +39,8 @@ def _from_nothing(file: Path | None) -> dict[str, Any]:
 
 
 def _show(answer: dict[str, Any]) -> None:
+    for each in answer.get("drift", ()):
+        output.note(f"drift: {each['name']}: {each['kind']} {each['message']}")
     if not answer["changes"] and not answer["actions"]:
         output.note("nothing to do: the file is in force")
         return

@@ -18,6 +18,7 @@ from appliance.gateway.activation import inherited, is_loopback, require_agreeme
 from appliance.gateway.admin import create_admin_app
 from appliance.gateway.app import create_app
 from appliance.gateway.server import Server, bind, serving
+from appliance.models.lockfile import Lock
 from appliance.progress import Report
 from appliance.reconcile.configuration import Configuration
 from appliance.reconcile.control import Control
@@ -75,6 +76,7 @@ class Appliance:
             gateway = await stack.enter_async_context(serving(app, listeners, close_timeout=CLOSE_TIMEOUT))
             await control.adopt()
             tasks = [asyncio.create_task(control.reconciler.run()), asyncio.create_task(control.record(on_settled))]
+            tasks.append(asyncio.create_task(control.watch_drift()))
             if watch and control.configuration.path:
                 tasks.append(asyncio.create_task(control.watch(control.configuration.path, self._stop)))
             await self._stop.wait()
@@ -152,10 +154,11 @@ async def serve(
     watch: bool,
     report: Report,
     on_settled: Callable[[Mapping[str, Any]], None],
+    lock: Lock | None = None,
 ) -> Sequence[socket.socket] | None:
     """Hold the state directory and serve. The listeners for the next control process; None where there is none."""
     with state.hold():
-        control = Control(configuration, state, report=report, environ=os.environ)
+        control = Control(configuration, state, report=report, environ=os.environ, lock=lock)
         passed_on = await Appliance(control, state).run(watch=watch, on_settled=on_settled)
         state.control_socket.unlink(missing_ok=True)
         return passed_on

@@ -21,11 +21,12 @@ POLL = 0.2
 BOOT_TIMEOUT = 20.0
 
 
-def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool) -> None:
-    """Serve in the foreground until interrupted."""
+def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool, locked: bool = False) -> None:
+    """Serve in the foreground until interrupted; `locked`, nothing but what the lock has."""
     import uvloop
 
     from appliance.cli.loading import read
+    from appliance.cli.lock import lock_of
     from appliance.cli.log import configure
     from appliance.cli.serve import serve
     from appliance.gateway.activation import pass_on
@@ -43,7 +44,9 @@ def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool) -> None:
         def on_settled(status: Mapping[str, Any]) -> None:
             _say_how_it_went(status)
 
-        listeners = uvloop.run(serve(configuration, state, watch=watch, report=report, on_settled=on_settled))
+        lock = lock_of(configuration.path) if locked else None
+        serving = serve(configuration, state, watch=watch, report=report, on_settled=on_settled, lock=lock)
+        listeners = uvloop.run(serving)
     if listeners is not None:
         # The same process id, terminal and supervisor, whatever code and file there are now.
         pass_on(listeners, os.environ)

@@ -57,12 +57,15 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--blobs", type=Path, help="files that are here already, by SHA-256")
     parser.add_argument("--heads", action="store_true", help="weights as sparse files that hold their headers alone")
+    parser.add_argument("--resolve", action="store_true", help="say the commit and fetch nothing")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
 
     def work() -> dict[str, Any]:
         commit, files = listing(options.repository, options.revision, options.files)
+        if options.resolve:
+            return {"commit": commit}
         transfer = Transfer(options.repository, commit, options.out, options.blobs)
         return {"commit": commit, "files": transfer.heads(files) if options.heads else transfer.run(files)}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from pathlib import Path
 
-from appliance.models.checkpoint import Checkpoint, identify
+from appliance.models.checkpoint import SHARD, Checkpoint, Kind, identify
 from appliance.models.sources import LocalSource
 
 UNREAD = "unread:"
@@ -15,9 +16,22 @@ UNREAD = "unread:"
 def examine(source: LocalSource) -> Checkpoint:
     """The checkpoint at a path. Raises a SourceError that says what is wrong with it."""
     path, kind = identify(source.path)
-    files = [path] if kind == "gguf" else sorted(each for each in path.iterdir() if each.is_file())
+    files = _files(path, kind)
     size = sum(file.stat().st_size for file in files)
     return Checkpoint(source.text, path, kind, UNREAD + fingerprint(files), size)
+
+
+def files_of(checkpoint: Checkpoint) -> list[Path]:
+    """The files of a local checkpoint."""
+    return _files(checkpoint.path, checkpoint.kind)
+
+
+def _files(path: Path, kind: Kind) -> list[Path]:
+    """Of a directory all of its own files; of a GGUF the file, or every shard of it."""
+    if kind != "gguf":
+        return sorted(each for each in path.iterdir() if each.is_file())
+    shard = SHARD.fullmatch(path.name)
+    return sorted(path.parent.glob(f"{glob.escape(shard[1])}-*-of-{shard[3]}.gguf")) if shard else [path]
 
 
 def fingerprint(files: list[Path]) -> str:

@@ -36,12 +36,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("source")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resolve", action="store_true", help="say the manifest's digest and fetch nothing")
     parser.add_argument("--heads", action="store_true", help="weights as sparse files that hold their headers alone")
     options = parser.parse_args(arguments)
     source = parse_source(options.source, base=Path("/"))
     if not isinstance(source, RegistrySource):
         raise SystemExit(f"{options.source} is no registry source")
+    if options.resolve:
+        return run(lambda: asyncio.run(_resolve(source)), options.out)
     return run(lambda: asyncio.run(bring(source, options.root, options.out, heads=options.heads)), options.out)
+
+
+async def _resolve(source: RegistrySource) -> dict[str, Any]:
+    """What the registry, and not Docker's own store, means by the source's tag now."""
+    async with web("registry-1.docker.io" if source.host == "docker.io" else source.host) as connection:
+        manifest = await Registry(connection, source, os.environ).manifest()
+    return {"digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}"}
 
 
 async def bring(source: RegistrySource, root: Path, out: Path, *, heads: bool = False) -> dict[str, Any]:

@@ -58,3 +58,32 @@ async def fetch_blobs(
     argv = [sys.executable, "-P", "-m", module, source.text, "--root", str(root), "--out", str(files)]
     argv += ["--heads"] if heads else []
     return await said(argv, report, subject=subject, unit="bytes", environ=environ, keep=keep, what=source.text)
+
+
+async def fetch_revision(
+    source: HubSource | RegistrySource,
+    report: Report,
+    *,
+    subject: str,
+    environ: Mapping[str, str],
+    token: str | None,
+    keep: int,
+) -> str:
+    """What the source's name stands for now, where it comes from: a commit, or a manifest's digest."""
+    if isinstance(source, HubSource):
+        argv = [sys.executable, "-P", "-m", "appliance.models.hub", "--repository", source.repository]
+        argv += ["--revision", source.revision] if source.revision else []
+        argv += ["--files", source.files] if source.files else []
+    else:
+        argv = [sys.executable, "-P", "-m", "appliance.models.oci", source.text, "--root", "."]
+    environ = {**environ, "HF_TOKEN": token} if token else environ
+    result = await said(
+        [*argv, "--resolve", "--out", "."],
+        report,
+        subject=subject,
+        unit="bytes",
+        environ=environ,
+        keep=keep,
+        what=source.text,
+    )
+    return str(result.get("commit") or result["digest"])

@@ -30,8 +30,16 @@ from appliance.models.local import examine
 from appliance.models.lock import held, shared, unused
 from appliance.models.package import fetch_package
 from appliance.models.record import File, Record
-from appliance.models.repository import fetch_blobs, fetch_repository
-from appliance.models.sources import HubSource, LinkSource, LocalSource, PackageSource, RemoteSource, Source
+from appliance.models.repository import fetch_blobs, fetch_repository, fetch_revision
+from appliance.models.sources import (
+    HubSource,
+    LinkSource,
+    LocalSource,
+    PackageSource,
+    RegistrySource,
+    RemoteSource,
+    Source,
+)
 from appliance.models.verification import corrupt
 from appliance.models.work import run_thread
 from appliance.progress import Progress, Report
@@ -137,6 +145,17 @@ class Store:
                     source, into, report, subject=subject, environ=self._environ, keep=keep, root=self.root, heads=True
                 )
         return identify(into / "files")[0]
+
+    async def revision(self, source: Source, report: Report, *, subject: str) -> str | None:
+        """What the source's name stands for now, where it comes from; None for a kind that cannot change."""
+        if not isinstance(source, HubSource | RegistrySource):
+            return None
+        with writing(self.root):
+            self.prepare_directories()
+            async with held(self.lock(f"resolve-{key_of(source)}")) as keep:
+                return await fetch_revision(
+                    source, report, subject=subject, environ=self._environ, token=self._token, keep=keep
+                )
 
     async def verify(self, source: Source, report: Report, *, subject: str) -> tuple[str, ...]:
         """The names of the files that are not what they were, by their SHA-256; missing ones are among them."""

@@ -18,8 +18,11 @@ from appliance.engines import driver_for
 from appliance.engines.driver import Driver, Launch, Shape
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
 from appliance.errors import EngineCrashed, InsufficientMemory, StartupFailed
+from appliance.models.checkpoint import Checkpoint
+from appliance.models.digests import digests
+from appliance.models.lockfile import Lock, pinned, require
 from appliance.models.shape import shape
-from appliance.models.sources import parse_source
+from appliance.models.sources import LocalSource, Source, parse_source
 from appliance.models.store import Store
 from appliance.models.template import template
 from appliance.plan.desired import DesiredModel, EngineSpec
@@ -44,11 +47,14 @@ class BringUp:
         *,
         report: Report,
         environ: Mapping[str, str],
+        lock: Lock | None = None,
     ) -> None:
+        """With `lock` no engine starts on other bytes than those that it has."""
         self._state = state
         self._environments = Environments(state.environments)
         self._report = report
         self._environ = environ
+        self._lock = lock
         self._zygotes = Zygotes(state.run, state.logs, environ=environ)
         self._log = structlog.get_logger("reconcile")
         self.configure(appliance, environments)
@@ -109,9 +115,23 @@ class BringUp:
 
         subject = f"model {engine.spec.model}"
         source = parse_source(engine.spec.source, base=Path("/"))
-        checkpoint = await self._store.pull(source, report, subject=subject)
+        checkpoint = await self._pull(engine.spec.model, source, report, subject)
+        engine.files = checkpoint.digest if isinstance(source, LocalSource) else ""
         python = environment.python if environment else None
         return await self._store.prepare(checkpoint, driver.format, python, report, subject=subject)
+
+    async def _pull(self, model: str, source: Source, report: Report, subject: str) -> Checkpoint:
+        """The checkpoint; with a lock, the one that is locked."""
+        entry = self._lock.models.get(model) if self._lock else None
+        if self._lock is None:
+            return await self._store.pull(source, report, subject=subject)
+        record = self._store.record(source)
+        if entry is not None and (record is None or record.revision != entry.revision):
+            source = pinned(source, entry)
+        checkpoint = await self._store.pull(source, report, subject=subject)
+        files = await digests(self._store, source, checkpoint, report, subject=subject)
+        require(self._lock, model, self._appliance.models[model].source, files)
+        return checkpoint
 
     def _launch(self, driver: Driver, environment: InstalledEnvironment | None, model: Path) -> Launch:
         return Launch(

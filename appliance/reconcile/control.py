@@ -17,12 +17,15 @@ from appliance.config import models
 from appliance.config.load import Loaded
 from appliance.environments.provision import Environments, EnvironmentSpec
 from appliance.errors import ApplianceError, ConfigError, Stale
+from appliance.models.lockfile import Lock
+from appliance.models.store import Store
 from appliance.plan.changes import Change
 from appliance.plan.desired import Desired
 from appliance.progress import Report
 from appliance.reconcile.adoption import take_over
 from appliance.reconcile.bring_up import BringUp
 from appliance.reconcile.configuration import Configuration, Outcome
+from appliance.reconcile.drift import drift
 from appliance.reconcile.estimate import Estimator
 from appliance.reconcile.events import Events
 from appliance.reconcile.history import Entry, History, difference
@@ -35,13 +38,23 @@ from appliance.reconcile.status import essence, status
 from appliance.reconcile.watch import saves
 from appliance.state import StateDirectory
 
+DRIFT_EVERY = 5.0
+"""Seconds between two looks at files' times and sizes."""
+
 
 class Control:
     """Owns the configuration, the history and the reconciler, and is the only one to put anything in force."""
 
     def __init__(
-        self, configuration: Configuration, state: StateDirectory, *, report: Report, environ: Mapping[str, str]
+        self,
+        configuration: Configuration,
+        state: StateDirectory,
+        *,
+        report: Report,
+        environ: Mapping[str, str],
+        lock: Lock | None = None,
     ) -> None:
+        """With `lock` only what is locked is served."""
         self.configuration = configuration
         self.events = Events()
         self._state = state
@@ -52,7 +65,10 @@ class Control:
         self._reloads = dict.fromkeys(("applied", "unchanged", "refused"), 0)
         self._rollouts = dict.fromkeys(("ready", "degraded"), 0)
         environments = choose_environments(configuration.appliance, state)
-        self._bring_up = BringUp(configuration.appliance, state, environments, report=report, environ=environ)
+        self._bring_up = BringUp(
+            configuration.appliance, state, environments, report=report, environ=environ, lock=lock
+        )
+        self._drift: list[dict[str, Any]] = []
         self.port = Port(configuration.appliance, self.status)
         desired = self._desired(configuration.appliance, environments)
         self.reconciler = Reconciler(
@@ -69,7 +85,8 @@ class Control:
     def status(self) -> Mapping[str, Any]:
         now = asyncio.get_running_loop().time()
         state = status(self.reconciler, self.configuration, address=self.address, now=now)
-        return {"started": self._started, **state, "reloads": self._reloads, "rollouts": self._rollouts}
+        more = {"drift": self._drift, "reloads": self._reloads, "rollouts": self._rollouts}
+        return {"started": self._started, **state, **more}
 
     def essence(self) -> Any:
         return essence(self.status())
@@ -81,6 +98,18 @@ class Control:
     async def watch(self, path: Path, stop: asyncio.Event) -> None:
         async for _ in saves(path, stop):
             await self.reload()
+
+    async def watch_drift(self) -> None:
+        """Look again and again whether files, the lock and what runs still agree."""
+        while True:
+            self._drift = await asyncio.to_thread(self._look_for_drift, self.configuration.appliance)
+            await asyncio.sleep(DRIFT_EVERY)
+
+    def _look_for_drift(self, appliance: models.Appliance) -> list[dict[str, Any]]:
+        environments = {name: spec.identity for name, spec in choose_environments(appliance, self._state).items()}
+        serving = [engine for engine in list(self.reconciler.engines.values()) if engine.takes_requests]
+        store = Store(self._state.models)
+        return drift(appliance, self.configuration.path, self.configuration.base, store, environments, serving)
 
     async def record(self, on_settled: Callable[[Mapping[str, Any]], None]) -> None:
         """Write into the history what came of each generation, and tell the first time."""
@@ -172,7 +201,8 @@ class Control:
         def look() -> dict[str, Any]:
             estimates = {want.spec: estimator.memory(want.spec) for want in desired.values()}
             before, after = self.configuration.appliance, loaded.appliance
-            return preview(before, after, desired, observed, estimates, estimator.what_fits, now=now)
+            plan = preview(before, after, desired, observed, estimates, estimator.what_fits, now=now)
+            return {**plan, "drift": self._look_for_drift(after)}
 
         return {"problem": None, "tag": tag} | await asyncio.to_thread(look)
 

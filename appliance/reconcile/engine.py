@@ -33,6 +33,8 @@ class Engine:
     drain_deadline: float | None = None
     memory: int | None = None
     """Bytes: an estimate until the engine is ready, then what it was seen to take."""
+    files: str = ""
+    """The state of the local files that it has loaded; empty for fetched ones, which do not change by themselves."""
     lease: Lease = field(default_factory=Lease)
     process: EngineProcess | None = None
     task: asyncio.Task[None] | None = None

