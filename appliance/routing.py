@@ -81,7 +81,7 @@ class Routing:
 
     def resolve(self, name: str) -> str | None:
         """The declared model that `name` means: exact, alias, glob alias; then the same in Docker's normal form."""
-        return self._find(name) or next(filter(None, map(self._find, _normal_forms(name))), None)
+        return self._find(name) or next(filter(None, map(self._find, _normal_forms(name))), None) or self._hub(name)
 
     def _find(self, name: str) -> str | None:
         if name in self.routes:
@@ -89,6 +89,30 @@ class Routing:
         if name in self.aliases:
             return self.aliases[name]
         return next((model for glob, model in self.globs if fnmatchcase(name, glob)), None)
+
+    def _hub(self, name: str) -> str | None:
+        """A repository of Hugging Face, which Docker knows by two hosts and without regard to case."""
+        if (wanted := _hub_name(name)) is None:
+            return None
+        names = {**{model: model for model in self.routes}, **self.aliases}
+        return next((model for declared, model in names.items() if _hub_name(declared) == wanted), None)
+
+
+_HUB = ("hf.co/", "huggingface.co/")
+
+
+def _hub_name(name: str) -> str | None:
+    host = next((host for host in _HUB if name.startswith(host)), None)
+    return None if host is None else name.removeprefix(host).removesuffix(":latest").lower()
+
+
+def normal_form(name: str) -> str:
+    """How Docker Model Runner writes a model's name itself."""
+    if (repository := _hub_name(name)) is not None:
+        name = f"huggingface.co/{repository}"
+    bare = name.removeprefix("docker.io/").removeprefix("index.docker.io/")
+    spaced = bare if "/" in bare else f"ai/{bare}"
+    return spaced if ":" in spaced.rpartition("/")[2] else f"{spaced}:latest"
 
 
 def _normal_forms(name: str) -> tuple[str, ...]:

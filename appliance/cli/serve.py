@@ -17,7 +17,9 @@ from appliance.errors import ConfigError
 from appliance.gateway.activation import inherited, is_loopback, require_agreement
 from appliance.gateway.admin import create_admin_app
 from appliance.gateway.app import create_app
+from appliance.gateway.docker.store import Disk
 from appliance.gateway.server import Server, bind, serving
+from appliance.models.disk import size_of
 from appliance.models.lockfile import Lock
 from appliance.progress import Report
 from appliance.reconcile.configuration import Configuration
@@ -70,6 +72,7 @@ class Appliance:
             admin=remote,
             metrics=self._server.metrics,
             environ=os.environ,
+            disk=self._disk,
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(serving(local, [self._control_listener()], close_timeout=CLOSE_TIMEOUT))
@@ -86,6 +89,9 @@ class Appliance:
             await asyncio.gather(*tasks, return_exceptions=True)
             await control.close()
         return passed_on
+
+    def _disk(self) -> Disk:
+        return Disk(models=size_of(self._state.models), environments=size_of(self._state.environments))
 
     def stop(self, *, keep_engines: bool) -> None:
         self._ask(Ending.LEAVE if keep_engines else Ending.STOP)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -17,12 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 from appliance import __version__
 from appliance.errors import RequestError
-from appliance.gateway import access_log, anthropic, health, ollama, openai
+from appliance.gateway import access_log, anthropic, docker, health, ollama, openai
 from appliance.gateway.admin import routes as admin_routes
 from appliance.gateway.admission import Admission
 from appliance.gateway.auth import authorise, check_loopback, no_keys
 from appliance.gateway.body import ClientGone
 from appliance.gateway.call import Call
+from appliance.gateway.docker.store import Disk
 from appliance.gateway.errors import bug, stopping
 from appliance.gateway.hold import KEEP_ALIVE, Hold
 from appliance.gateway.limits import Limiter
@@ -44,12 +45,13 @@ def create_app(
     admin: Starlette | None = None,
     metrics: bool = False,
     environ: Mapping[str, str] | None = None,
+    disk: Callable[[], Disk] | None = None,
 ) -> Gateway:
     """`loopback` says that only this machine can connect, and turns on the checks of Host and Origin.
 
     `keep_alive` is the seconds between two idle events on a stream that waits for its model. `admin` is the API for
     keys with the scope `admin`. `environ` says whether requests are traced, and to where: Conflict is raised where what
-    that takes is not installed.
+    that takes is not installed. `disk` measures what weights and environments take on disk; it may take a while.
     """
     upstream = Upstream()
     admission = Admission(port, Hold(port, keep_alive))
@@ -57,6 +59,7 @@ def create_app(
     models = Models(port, created=int(time.time()))
     responses = Responses(port, proxy, admission)
     routes = {**openai.routes(proxy, models, responses), **anthropic.routes(proxy, models)}
+    routes |= docker.routes(port, proxy, models, routes, disk)
     routes |= {**ollama.routes(port, proxy, models), **health.routes(port)}
     if admin is not None:
         routes |= admin_routes(admin)

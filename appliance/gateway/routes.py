@@ -54,7 +54,7 @@ def dialect_of(path: str) -> Dialect:
 
 
 def _beneath(routes: Routes, path: str) -> Mapping[str, Endpoint] | None:
-    start = path.find("/", path.find("/", 1) + 1)
+    start = path.find("/", 1)
     while start > 0:
         if start + 1 < len(path) and (methods := routes.get(path[: start + 1] + "*")):
             return methods

@@ -21,6 +21,7 @@ from openai.types.chat import ChatCompletionUserMessageParam
 from appliance.config.models import Key
 from appliance.errors import ApplianceError, NotReady
 from appliance.gateway.app import create_app
+from appliance.gateway.docker.store import Disk
 from appliance.gateway.keys import digest
 from appliance.gateway.protocol import Deadlines
 from appliance.gateway.server import DEADLINES, bind, serving
@@ -72,7 +73,15 @@ class FakePort:
     def _status(self, name: str, route: Route | None) -> dict[str, Any]:
         engines = [{"memory": 600, "in_flight": route.lease.in_flight}] if route else []
         state = {"ready": True, "state": "ready"} if route else {"ready": False, "state": "stopped"}
-        return {"name": name, "load": self.load.get(name, "startup"), "restarts": 3, "engines": engines, **state}
+        about = {"backend": "vllm", "source": f"pypi:{name}==1.0"}
+        return {
+            "name": name,
+            **about,
+            "load": self.load.get(name, "startup"),
+            "restarts": 3,
+            "engines": engines,
+            **state,
+        }
 
 
 def route(
@@ -164,7 +173,13 @@ def serve(
         nonlocal stop, loop
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         app = create_app(
-            state, max_body=max_body, loopback=loopback, keep_alive=keep_alive, metrics=metrics, environ=environ
+            state,
+            max_body=max_body,
+            loopback=loopback,
+            keep_alive=keep_alive,
+            metrics=metrics,
+            environ=environ,
+            disk=lambda: Disk(models=1000, environments=5000),
         )
         async with serving(app, [listener], close_timeout=grace, deadlines=deadlines):
             up.set()
