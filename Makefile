@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint docs lock bench soak clean
+.PHONY: help install up test lint docs lock bench soak fuzz clean
 
 help:
 	@echo "make install   create .venv and install the appliance"
@@ -15,6 +15,7 @@ help:
 	@echo "make lock      pin again what the control process needs, for the container and Homebrew"
 	@echo "make bench     the figures of docs/benchmarks.md"
 	@echo "make soak      ten minutes of edits and dying engines under load; DURATION=, CLIENTS=, SEED="
+	@echo "make fuzz      10,000 hostile inputs over real sockets, the seed printed; COUNT=, SEED="
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +40,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m appliance.config.reference --check
+	$(BIN)/python -m appliance.gateway.reference --check
 	$(BIN)/python -m tools.lock --check
 	$(BIN)/python -m tools.homebrew --check
 
@@ -47,6 +49,10 @@ CLIENTS ?= 64
 SEED ?= 1
 soak: install
 	$(BIN)/appliance chaos --duration $(DURATION) --clients $(CLIENTS) --seed $(SEED)
+
+COUNT ?= 10000
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fuzz.run --count $(COUNT) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/appliance env install
@@ -57,6 +63,7 @@ bench: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m appliance.config.reference --write
+	$(BIN)/python -m appliance.gateway.reference --write
 
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.lock

@@ -205,7 +205,11 @@ class FakeEngine:
             if handler is None:
                 known = any(path == request.path for _, path in self.routes)
                 raise Refused(405 if known else 404, {"detail": "Method Not Allowed" if known else "Not Found"})
-            await handler(request)
+            try:
+                await handler(request)
+            except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+                # vLLM validates everything; here what is not understood is found out on the way.
+                raise refusal(400, f"{type(error).__name__}: {error}", "Bad Request") from None
         except Refused as refused:
             await send_json(request, refused.body, status=refused.status)
 
@@ -272,6 +276,8 @@ class FakeEngine:
             raise refusal(400, "[{'type': 'missing', 'loc': ('body', 'messages')}]", "Bad Request")
         head = self.head(request, "chatcmpl", "chat.completion.chunk" if body.get("stream") else "chat.completion")
         top = body.get("top_logprobs") or 0
+        if not 1 <= (body.get("n") or 1) <= 64 or not 0 <= top <= 20:
+            raise refusal(400, "n must be 1 to 64, top_logprobs 0 to 20", "BadRequestError", "n")
         numbers = range(body.get("n") or 1)
 
         def logprobs(words: list[str]) -> Any:

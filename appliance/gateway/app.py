@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from appliance import __version__
 from appliance.errors import RequestError
-from appliance.gateway import access_log, anthropic, docker, health, ollama, openai
+from appliance.gateway import access_log, anthropic, docker, health, ollama, openai, openapi
 from appliance.gateway.admin import routes as admin_routes
 from appliance.gateway.admission import Admission
 from appliance.gateway.auth import authorise, check_loopback, no_keys
@@ -72,6 +72,7 @@ def create_app(
         routes |= measured.routes()
     if environ and traced(environ):
         observers.append(tracing(environ))
+    routes |= openapi.routes(routes)
     return Gateway(port, routes, observers, (responses, upstream), loopback=loopback)
 
 
@@ -86,7 +87,7 @@ class Gateway:
         """`held` is closed in its order when the server ends."""
         self._port = port
         self._held = held
-        self._routes = routes
+        self.routes = routes
         self._observers = observers
         self._loopback = loopback
         self._log = structlog.get_logger("gateway")
@@ -116,7 +117,7 @@ class Gateway:
 
     async def _answer(self, call: Call, receive: Receive) -> None:
         try:
-            endpoint = find(self._routes, call.method, call.path)
+            endpoint = find(self.routes, call.method, call.path)
         except RequestError:
             call.dialect = dialect_of(call.path)
             raise
