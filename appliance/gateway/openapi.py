@@ -49,6 +49,14 @@ class Operation:
 
 _STREAMED = ("application/json", "text/event-stream")
 
+_LINES = ("application/x-ndjson", "application/json")
+_REFUSED = Operation("Refused: the file decides this, and the answer names the key to edit")
+_BENEATH_ENGINES = Operation(
+    "`/engines/v1/…` and `/engines/BACKEND/v1/…` are the paths from `/v1` on",
+    answers=("application/json", "text/event-stream", "text/plain"),
+)
+_MANAGED = ("_configure", "_unload", "install-backend", "unload", "uninstall-backend")
+
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/chat/completions"): Operation(
         "The next message of a conversation",
@@ -103,6 +111,35 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/anthropic/completions"): Operation(
         "The same as /v1/complete", _object({**_MODEL, "prompt": _ANY}, stream=_FLAG), answers=_STREAMED
     ),
+    ("POST", "/responses"): Operation(
+        "The same as /v1/responses", _object({**_MODEL, "input": _ANY}, stream=_FLAG), answers=_STREAMED
+    ),
+    ("POST", "/api/chat"): Operation("Ollama's chat", _object(_MODEL, messages=_LIST, stream=_FLAG), answers=_LINES),
+    ("POST", "/api/generate"): Operation("Ollama's completion", _object(_MODEL, stream=_FLAG), answers=_LINES),
+    ("POST", "/api/embed"): Operation("Vectors of texts", _object(_MODEL, input=_ANY)),
+    ("POST", "/api/embeddings"): Operation("The vector of one text", _object(_MODEL, prompt=_ANY)),
+    ("GET", "/api/tags"): Operation("The models that this key may ask"),
+    ("GET", "/api/ps"): Operation("Those of them that run"),
+    ("POST", "/api/show"): Operation("What one model is and can do", _object(_MODEL)),
+    ("GET", "/api/version"): Operation("A version that Ollama's clients take"),
+    ("GET", "/"): Operation("That somebody is there", answers=("text/plain",)),
+    **{("POST", f"/api/{verb}"): _REFUSED for verb in ("copy", "create", "pull", "push")},
+    ("DELETE", "/api/delete"): _REFUSED,
+    ("GET", "/api/blobs/{path}"): _REFUSED,
+    ("POST", "/api/blobs/{path}"): _REFUSED,
+    ("GET", "/engines/_configure"): Operation("The engines' arguments, as the file has them"),
+    ("GET", "/engines/df"): Operation("What weights and engine environments take on disk"),
+    ("GET", "/engines/ps"): Operation("The engines that run"),
+    ("GET", "/engines/status"): Operation("The backends, and whether they are there"),
+    **{(method, "/engines/{path}"): _BENEATH_ENGINES for method in ("GET", "POST", "DELETE")},
+    **{("POST", f"/engines/{verb}"): _REFUSED for verb in _MANAGED},
+    ("GET", "/models"): Operation("The models that this key may ask"),
+    ("GET", "/models/{path}"): Operation("One of them"),
+    ("POST", "/models/{path}"): _REFUSED,
+    ("DELETE", "/models/{path}"): _REFUSED,
+    ("POST", "/models/create"): _REFUSED,
+    ("POST", "/models/load"): _REFUSED,
+    ("DELETE", "/models/purge"): _REFUSED,
     ("GET", "/admin/v1/status"): Operation("What `appliance status --json` prints"),
     ("GET", "/admin/v1/plan"): Operation("What putting the file in force as it is now would do"),
     ("POST", "/admin/v1/apply"): Operation("Put the file in force"),
@@ -113,7 +150,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/admin/v1/events"): Operation("What happens, as it happens", answers=("text/event-stream",)),
     ("GET", "/admin/v1/logs"): Operation("The end of a log, or all that is written to it", answers=("text/plain",)),
 }
-"""By method and path. A route that is not here is documented by whose dialect it speaks."""
+"""By method and path: every one that the table of routes has."""
 
 BENEATH: Mapping[str, tuple[tuple[str, str], ...]] = {
     "/v1/models/*": (("GET", "/v1/models/{id}"),),
@@ -200,31 +237,23 @@ def operations(table: Routes) -> Iterator[tuple[str, str, Endpoint]]:
             yield from ((method, path.replace("/*", "/{path}"), endpoint) for method, endpoint in methods.items())
 
 
-def operation_of(method: str, path: str, endpoint: Endpoint) -> Operation:
+def operation_of(method: str, path: str) -> Operation:
     # Anthropic's routes are beneath a prefix too, and do the same there.
-    known = OPERATIONS.get((method, path)) or OPERATIONS.get((method, path.removeprefix("/anthropic")))
-    if known is not None:
-        return known
-    whose = {"ollama": "Ollama's API", "docker": "Docker Model Runner's API", "anthropic": "Anthropic's API"}
-    summary = "The admin API" if endpoint.scope == "admin" else whose.get(endpoint.dialect, "OpenAI's API")
-    body = {"type": "object"} if method == "POST" and endpoint.scope == "inference" else None
-    return Operation(
-        summary, body, answers=("application/json", "text/event-stream", "application/x-ndjson", "text/plain")
-    )
+    return OPERATIONS.get((method, path)) or OPERATIONS[method, path.removeprefix("/anthropic")]
 
 
 def _operation(method: str, path: str, endpoint: Endpoint) -> dict[str, Any]:
-    says = operation_of(method, path, endpoint)
+    says = operation_of(method, path)
     made: dict[str, Any] = {"summary": says.summary, "tags": [endpoint.dialect]}
     if parameters := [*_parameters(path, says)]:
         made["parameters"] = parameters
     if says.body is not None:
         kind = "multipart/form-data" if says.form else "application/json"
         made["requestBody"] = {"required": True, "content": {kind: {"schema": says.body}}}
-    schemas: Mapping[str, Schema] = {"application/json": {"type": "object"}, "text/plain": _TEXT}
+    schemas: Mapping[str, Schema] = {"application/json": {"type": ["object", "array"]}, "text/plain": _TEXT}
     fine = {kind: {"schema": schemas.get(kind, _ANY)} for kind in says.answers}
     error: dict[str, Any] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    if endpoint.dialect != "openai" or path == "/readyz":
+    if endpoint.dialect != "openai" or path in {"/readyz", "/engines/{path}"}:
         error = {"application/json": {"schema": _ANY}, "text/plain": {"schema": _ANY}}
     made["responses"] = {"200": {"description": "The answer", "content": fine}} | {
         str(status): {"description": meaning, "content": error} for status, meaning in ERRORS.items()

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 from appliance.gateway.app import create_app
+from appliance.gateway.docker.store import Disk
 from appliance.gateway.openapi import ERRORS, operation_of, operations
 from appliance.gateway.routes import Endpoint, Routes
 from appliance.routing import Route, Routing
@@ -50,7 +51,9 @@ class _Nobody:
 
 def surface() -> Routes:
     """Every route that there can be, with all that is optional switched on."""
-    return create_app(_Nobody(), max_body=0, loopback=True, admin=Starlette(), metrics=True).routes
+    return create_app(
+        _Nobody(), max_body=0, loopback=True, admin=Starlette(), metrics=True, disk=lambda: Disk(0, 0)
+    ).routes
 
 
 def markdown() -> str:
@@ -83,7 +86,7 @@ def _section(endpoint: Endpoint, path: str) -> str:
 
 def _row(method: str, path: str, endpoint: Endpoint) -> str:
     scope = f"`{endpoint.scope}`" if endpoint.scope else ""
-    return f"| {method} | `{path}` | {scope} | {operation_of(method, path, endpoint).summary} |"
+    return f"| {method} | `{path}` | {scope} | {operation_of(method, path).summary} |"
 
 
 def _errors() -> Iterator[str]:

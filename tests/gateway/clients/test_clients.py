@@ -90,7 +90,7 @@ def test_schemathesis_finds_nothing_that_the_document_does_not_promise(
             "run",
             f"{gateway.base}/openapi.json",
             *("--checks", checks),
-            *("--max-examples", "8"),
+            *("--max-examples", "4"),
             *("--phases", "examples,coverage,fuzzing"),
             *("--seed", "1"),
             *("--workers", "2"),
