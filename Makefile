@@ -15,7 +15,7 @@ help:
 	@echo "make lock      pin again what the control process needs, for the container and Homebrew"
 	@echo "make bench     the figures of docs/benchmarks.md"
 	@echo "make soak      ten minutes of edits and dying engines under load; DURATION=, CLIENTS=, SEED="
-	@echo "make fuzz      10,000 hostile inputs over real sockets, the seed printed; COUNT=, SEED="
+	@echo "make fuzz      10,000 hostile inputs over real sockets, the seed printed; 100,000 mutated GGUF files; COUNT=, FILES=, SEED="
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,8 +51,11 @@ soak: install
 	$(BIN)/appliance chaos --duration $(DURATION) --clients $(CLIENTS) --seed $(SEED)
 
 COUNT ?= 10000
+FILES ?= 100000
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fuzz.run --count $(COUNT) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
+	$(BIN)/python -m tests.models.fuzz_gguf --files $(FILES) --seed $(SEED)
+	$(BIN)/python -m pytest tests/models/test_faults.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/appliance env install

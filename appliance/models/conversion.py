@@ -31,28 +31,44 @@ class Conversions:
         self._step = step
 
     async def convert(
-        self, checkpoint: Checkpoint, to: Literal["hf", "mlx"], python: Path, report: Report, *, subject: str
+        self,
+        checkpoint: Checkpoint,
+        to: Literal["hf", "mlx"],
+        python: Path,
+        report: Report,
+        *,
+        subject: str,
+        bits: int | None = None,
     ) -> Path:
-        """The converted directory, made now or before."""
+        """The converted directory, made now or before. `bits` asks for another quantization of the MLX form."""
         digest = await self._digest(checkpoint, report, subject)
-        name = f"{digest[:24]}-{to}-v{VERSION}"
+        options = [*(("--bits", str(bits)) if bits and to == "mlx" else ()), *_template(checkpoint)]
+        made_with = f"-{hashlib.sha256(_key(options)).hexdigest()[:6]}" if options else ""
+        name = f"{digest[:24]}-{to}-v{VERSION}{made_with}"
         target = self._root / "converted" / name
         if target.exists():
             return target
         waiting = Progress(subject, "waiting for another process that is converting this model")
         async with held(self._lock(name), waiting=lambda: report(waiting)) as keep:
             if not target.exists():
-                await self._make(checkpoint, to, python, report, subject, keep, target)
+                await self._make(checkpoint, [*options, "--to", to], python, report, subject, keep, target)
         return target
 
     async def _make(
-        self, checkpoint: Checkpoint, to: str, python: Path, report: Report, subject: str, keep: int, target: Path
+        self,
+        checkpoint: Checkpoint,
+        options: list[str],
+        python: Path,
+        report: Report,
+        subject: str,
+        keep: int,
+        target: Path,
     ) -> None:
         partial = self._root / "partial" / target.name
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         # -I: nothing of the caller's directory, user site or PYTHONPATH; -B: no bytecode beside our own sources.
-        argv = [str(python), "-I", "-B", str(_SCRIPT), "--to", to, "--out", str(partial), str(checkpoint.path)]
+        argv = [str(python), "-I", "-B", str(_SCRIPT), *options, "--out", str(partial), str(checkpoint.path)]
         try:
             await said(
                 argv, report, subject=subject, unit="items", environ=self._environ, keep=keep, what=checkpoint.source
@@ -105,3 +121,14 @@ class Conversions:
 
     def _lock(self, name: str) -> Path:
         return self._root / "locks" / f"{name}.lock"
+
+
+def _template(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A chat template that came beside the file, in an artifact's layer of its own, goes before the file's."""
+    beside = checkpoint.path.with_name("chat_template.jinja")
+    return ("--template", str(beside)) if beside.is_file() else ()
+
+
+def _key(options: list[str]) -> bytes:
+    """What makes one conversion differ from another: a template counts by its text, not by where it lies."""
+    return b"\0".join(Path(each).read_bytes() if each.endswith(".jinja") else each.encode() for each in options)

@@ -108,8 +108,12 @@ class Store:
         report: Report,
         *,
         subject: str,
+        bits: int | None = None,
     ) -> Path:
-        """A path that an engine of this format can load: the checkpoint's own, or a conversion of it."""
+        """A path that an engine of this format can load: the checkpoint's own, or a conversion of it.
+
+        `bits` is what a GGUF is quantized to for MLX; None keeps as close to the file as MLX can.
+        """
         if wanted == "any" or checkpoint.kind == wanted or (wanted, checkpoint.kind) == ("mlx", "hf"):
             return checkpoint.path
         if wanted == "hf" and checkpoint.kind == "mlx":
@@ -123,7 +127,7 @@ class Store:
             )
         with writing(self.root):
             self.prepare_directories()
-            return await self.conversions.convert(checkpoint, wanted, python, report, subject=subject)
+            return await self.conversions.convert(checkpoint, wanted, python, report, subject=subject, bits=bits)
 
     async def skeleton(self, source: RemoteSource, into: Path, report: Report, *, subject: str) -> Path:
         """The checkpoint's path below the directory `into`, whole but for the weights: headers without tensors."""

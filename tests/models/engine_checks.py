@@ -72,6 +72,100 @@ def answer(directory: str) -> dict[str, Any]:
     return {"answer": text, "dtype": str(model.dtype), "tied": bool(model.config.tie_word_embeddings)}
 
 
+def several(calls: str) -> dict[str, Any]:
+    """Many checks in one process, whose imports are most of the time."""
+    return {name: globals()[check](*arguments) for name, check, *arguments in json.loads(calls)}
+
+
+def dequantized(convert: str) -> dict[str, Any]:
+    """Our floats beside the `gguf` package's own, for random blocks of every type."""
+    import importlib.util
+
+    import gguf
+    import numpy as np
+
+    spec = importlib.util.spec_from_file_location("blocks", str(Path(convert) / "blocks.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    blocks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(blocks)
+    halves = {
+        "Q4_0": (0,),
+        "Q4_1": (0, 2),
+        "Q5_0": (0,),
+        "Q5_1": (0, 2),
+        "Q8_0": (0,),
+        "Q2_K": (80, 82),
+        "Q3_K": (108,),
+    }
+    halves |= {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+    rng = np.random.default_rng(7)
+    equal = {}
+    for kind, places in halves.items():
+        type_ = gguf.GGMLQuantizationType[kind]
+        block, size = gguf.GGML_QUANT_SIZES[type_]
+        raw = rng.integers(0, 256, size=(7, 6 * size), dtype=np.uint8)
+        for at in places:
+            scales = rng.normal(size=7 * 6).astype("<f2").view(np.uint8).reshape(-1, 2)
+            raw.reshape(-1, size)[:, at : at + 2] = scales
+        ours, theirs = blocks.dequantize(raw, kind), gguf.quants.dequantize(raw, type_)
+        equal[kind] = bool(ours.shape == (7, 6 * block) and np.array_equal(ours, theirs))
+    return {"equal": equal}
+
+
+def read_by_transformers(directory: str, file: str) -> dict[str, Any]:
+    """Our conversion of a GGUF beside transformers' own reading of it: every weight, and the configuration."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    read = load_gguf_checkpoint(file, return_tensors=True, model_to_load=model)
+    weights = model.state_dict()
+    off = [
+        name
+        for name, value in read["tensors"].items()
+        if name not in weights or not torch.allclose(weights[name], value.float(), rtol=2**-7, atol=1e-6)
+    ]
+    config = AutoConfig.from_pretrained(directory).get_text_config().to_dict()
+    skipped = ("_model_name_or_path", "eos_token_id", "bos_token_id", "pad_token_id", "torch_dtype", "vocab_size")
+    differs = {
+        name: [config.get(name), value]
+        for name, value in read["config"].items()
+        if name not in skipped and name in config and config[name] != value and not _close(config[name], value)
+    }
+    with torch.no_grad():
+        logits = model(torch.tensor([[1, 5, 9, 2, 7, 11, 30, 44]])).logits
+    return {"off": off, "weights": len(read["tensors"]), "differs": differs, "finite": bool(logits.isfinite().all())}
+
+
+def _close(one: Any, other: Any) -> bool:
+    return isinstance(one, float) and isinstance(other, float) and abs(one - other) < 1e-6 * max(abs(one), abs(other))
+
+
+def sentencepiece(directory: str, file: str) -> dict[str, Any]:
+    """Our SentencePiece tokenizer beside the one that transformers builds from the same GGUF.
+
+    transformers' reader knows nothing of `tokenizer.ggml.add_bos_token`, so texts are compared without their beginning.
+    """
+    from transformers import AutoTokenizer
+
+    ours = AutoTokenizer.from_pretrained(directory)
+    theirs = AutoTokenizer.from_pretrained(str(Path(file).parent), gguf_file=Path(file).name)
+    texts = [*corpus(), "the then in other  a thin er"]
+
+    def ids(tokenizer: Any, text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+        return found
+
+    return {
+        "texts": len(texts),
+        "different": [text for text in texts if ids(ours, text) != ids(theirs, text)][:5],
+        "changed": [text for text in texts if ours.decode(ours(text).input_ids, skip_special_tokens=True) != text][:5],
+        "begins": ours("the").input_ids[0],
+    }
+
+
 def written_by_gguf(script: str, scratch: str) -> dict[str, Any]:
     """A file from the `gguf` package's own writer and quantizer, converted, beside its own dequantization."""
     import gguf

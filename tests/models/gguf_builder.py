@@ -12,7 +12,11 @@ from typing import Any
 HEADS, KV_HEADS, HEAD_DIM, HIDDEN, INTERMEDIATE, LAYERS = 4, 2, 16, 64, 96, 2
 
 _BLOCKS = {"F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q4_1": (3, 32, 20), "Q8_0": (8, 32, 34)}
-_BLOCKS |= {"BF16": (30, 1, 2), "Q6_K": (14, 256, 210)}
+_BLOCKS |= {"BF16": (30, 1, 2), "Q5_0": (6, 32, 22), "Q5_1": (7, 32, 24)}
+_BLOCKS |= {"Q2_K": (10, 256, 84), "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144), "Q5_K": (13, 256, 176)}
+_BLOCKS |= {"Q6_K": (14, 256, 210), "IQ4_NL": (20, 32, 18)}
+_HALVES = {"Q4_0": (0,), "Q4_1": (0, 2), "Q8_0": (0,), "Q5_0": (0,), "Q5_1": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,)}
+_HALVES |= {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,)}
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ class Gguf:
         path.write_bytes(self.encode())
         return path
 
+    def shards(self, directory: Path, count: int) -> Path:
+        """The same in so many files, tensors dealt out in turn; the path of the first."""
+        names = list(self.tensors)
+        for number in range(count):
+            own = {name: self.tensors[name] for name in names[number::count]}
+            split = {"split.no": number, "split.count": count, "split.tensors.count": len(names)}
+            metadata = {**self.metadata, **split} if number == 0 else split
+            part = replace(self, metadata=metadata, tensors=own)
+            part.write(directory / f"m-{number + 1:05d}-of-{count:05d}.gguf")
+        return directory / f"m-00001-of-{count:05d}.gguf"
+
 
 def text(value: str) -> bytes:
     encoded = value.encode()
@@ -86,12 +101,11 @@ def _random(kind: str, shape: Sequence[int], random: Random) -> bytes:
         return b"".join(struct.pack("<f", random.uniform(-1, 1))[2:] for _ in range(count))
     if kind == "F16":
         return struct.pack(f"<{count}e", *(random.uniform(-1, 1) for _ in range(count)))
-    halves = {"Q4_0": 1, "Q4_1": 2, "Q8_0": 1, "Q6_K": 0}[kind]
-    return b"".join(
-        struct.pack(f"<{halves}e", *(random.uniform(-0.1, 0.1) for _ in range(halves)))
-        + random.randbytes(size - 2 * halves)
-        for _ in range(count // block)
-    )
+    data = bytearray(random.randbytes(count // block * size))
+    for start in range(0, len(data), size):
+        for at in _HALVES[kind]:
+            data[start + at : start + at + 2] = struct.pack("<e", random.uniform(-0.1, 0.1))
+    return bytes(data)
 
 
 def byte_alphabet() -> list[str]:
@@ -100,7 +114,9 @@ def byte_alphabet() -> list[str]:
     return [chr(each) for each in plain] + [chr(256 + each) for each in range(256 - len(plain))]
 
 
-def tiny(*, kind: str = "Q4_1", embeddings: str = "Q8_0", architecture: str = "llama", tied: bool = True) -> Gguf:
+def tiny(
+    *, kind: str = "Q4_1", embeddings: str = "Q8_0", architecture: str = "llama", tied: bool = True, spm: bool = False
+) -> Gguf:
     """A two-layer model whose 300-odd tokens are the bytes, a few merges and three control tokens."""
     space = chr(256 + 32)
     merged = ["th", "the", f"{space}t", f"{space}the", "in", "12"]
@@ -127,6 +143,9 @@ def tiny(*, kind: str = "Q4_1", embeddings: str = "Q8_0", architecture: str = "l
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.chat_template": "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}",
     }
+    if spm:
+        metadata = {name: value for name, value in {**metadata, **sentencepiece()}.items() if value is not None}
+        tokens = metadata["tokenizer.ggml.tokens"]
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {"token_embd.weight": (embeddings, (len(tokens), HIDDEN))}
     for layer in range(LAYERS):
         tensors |= {f"blk.{layer}.{name}": value for name, value in _layer(kind, architecture).items()}
@@ -134,6 +153,27 @@ def tiny(*, kind: str = "Q4_1", embeddings: str = "Q8_0", architecture: str = "l
     if not tied:
         tensors["output.weight"] = (embeddings, (len(tokens), HIDDEN))
     return Gguf(metadata, tensors)
+
+
+def sentencepiece() -> dict[str, Any]:
+    """A SentencePiece vocabulary: three control tokens, the bytes, letters, and a few words with their scores."""
+    words = ["\u2581t", "he", "\u2581the", "\u2581a", "in", "er", "\u2581th", "\u2581in", "the", "\u2581\u2581"]
+    letters = [chr(each) for each in range(33, 127)] + ["\u2581", "\u00e9", "\u6f22"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *words, *letters, "<|user|>"]
+    scores = [0.0] * 259 + [-float(rank) for rank in range(len(words) + len(letters))] + [0.0]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": scores,
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (len(words) + len(letters)) + [4],
+        "tokenizer.ggml.merges": None,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.padding_token_id": None,
+        "tokenizer.ggml.add_bos_token": True,
+    }
 
 
 def _layer(kind: str, architecture: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -149,8 +189,17 @@ def _layer(kind: str, architecture: str) -> dict[str, tuple[str, tuple[int, ...]
         "ffn_up.weight": (kind, (INTERMEDIATE, HIDDEN)),
         "ffn_down.weight": (kind, (HIDDEN, INTERMEDIATE)),
     }
+    if architecture == "phi3":
+        for name in ("attn_q", "attn_k", "attn_v", "ffn_gate"):
+            del layer[f"{name}.weight"]
+        layer |= {
+            "attn_qkv.weight": (kind, (queries + 2 * keys, HIDDEN)),
+            "ffn_up.weight": (kind, (2 * INTERMEDIATE, HIDDEN)),
+        }
+    if architecture == "gemma3":
+        layer |= {"post_attention_norm.weight": ("F32", (HIDDEN,)), "post_ffw_norm.weight": ("F32", (HIDDEN,))}
     if architecture == "qwen2":
         layer |= {"attn_q.bias": ("F32", (queries,)), "attn_k.bias": ("F32", (keys,)), "attn_v.bias": ("F32", (keys,))}
-    if architecture == "qwen3":
+    if architecture in ("qwen3", "gemma3"):
         layer |= {"attn_q_norm.weight": ("F32", (HEAD_DIM,)), "attn_k_norm.weight": ("F32", (HEAD_DIM,))}
     return layer

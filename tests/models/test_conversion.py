@@ -14,8 +14,9 @@ import pytest
 
 import appliance.models.convert
 from appliance.models.convert.blocks import bfloat16, dequantize
+from appliance.models.convert.command import convert
 from appliance.models.convert.rope import llama3_factors, read_scaling
-from tests.models.gguf_builder import HEAD_DIM, HEADS, HIDDEN, KV_HEADS, Gguf, tiny
+from tests.models.gguf_builder import HEAD_DIM, HEADS, HIDDEN, INTERMEDIATE, KV_HEADS, Gguf, tiny
 
 SCRIPT = Path(appliance.models.convert.__file__).with_name("__main__.py")
 Table = dict[str, tuple[str, list[int], bytes]]
@@ -183,7 +184,8 @@ def test_progress_counts_tensors(tmp_path: Path) -> None:
     [
         ({"general__architecture": "mamba"}, "unsupported", "`mamba`"),
         ({"general__architecture": ["llama"]}, "unsupported", "llama"),
-        ({"tokenizer__ggml__model": "llama"}, "unsupported", "tokenizer `llama`"),
+        ({"tokenizer__ggml__model": "llama"}, "damaged", "tokenizer.ggml.scores"),
+        ({"tokenizer__ggml__model": "rwkv"}, "unsupported", "tokenizer `rwkv`"),
         ({"tokenizer__ggml__pre": "viking"}, "unsupported", "`viking`"),
         ({"tokenizer__ggml__tokens": None}, "damaged", "tokenizer.ggml.tokens"),
         ({"tokenizer__ggml__tokens": ["a"] * 265}, "damaged", "twice"),
@@ -235,3 +237,88 @@ def test_scales_beyond_float16_are_refused_for_mlx_alone(tmp_path: Path) -> None
     gguf = Large(tiny().metadata, tiny().tensors)
     assert "too large" in refused(gguf, tmp_path, "mlx")["message"]
     assert run(gguf, tmp_path, "hf")[2] == 0
+
+
+def test_phi3_keeps_its_fused_matrices_and_its_long_rope(tmp_path: Path) -> None:
+    gguf = tiny(architecture="phi3", spm=True).with_metadata(
+        phi3__rope__dimension_count=HEAD_DIM,
+        phi3__rope__scaling__original_context_length=64,
+        phi3__attention__sliding_window=128,
+    )
+    factors = dict.fromkeys(("rope_factors_long.weight", "rope_factors_short.weight"), ("F32", (HEAD_DIM // 2,)))
+
+    class Positive(Gguf):
+        def data_of(self, name: str) -> bytes:
+            data = np.frombuffer(super().data_of(name), np.uint8)
+            return np.abs(data.view("<f4")).tobytes() if name.startswith("rope_factors") else data.tobytes()
+
+    out = converted(Positive(gguf.metadata, {**gguf.tensors, **factors}), tmp_path, "hf")
+    table, config = tensors(out), document(out, "config.json")
+    assert table["model.layers.0.self_attn.qkv_proj.weight"][1] == [(HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN]
+    assert table["model.layers.1.mlp.gate_up_proj.weight"][1][0] == 2 * INTERMEDIATE
+    assert (config["architectures"], config["original_max_position_embeddings"]) == (["Phi3ForCausalLM"], 64)
+    assert (config["sliding_window"], config["partial_rotary_factor"]) == (128, 1.0)
+    assert len(config["rope_scaling"]["long_factor"]) == HEAD_DIM // 2
+
+
+def test_gemma3_loses_what_llama_cpp_added_to_its_norms(tmp_path: Path) -> None:
+    gguf = tiny(architecture="gemma3", spm=True).with_metadata(
+        gemma3__attention__key_length=HEAD_DIM,
+        gemma3__attention__value_length=HEAD_DIM,
+        gemma3__attention__sliding_window=64,
+    )
+    out = converted(gguf, tmp_path, "hf")
+    table, config = tensors(out), document(out, "config.json")
+    for name, source in (
+        ("model.norm.weight", "output_norm.weight"),
+        ("model.layers.0.self_attn.q_norm.weight", "blk.0.attn_q_norm.weight"),
+        ("model.layers.1.pre_feedforward_layernorm.weight", "blk.1.ffn_norm.weight"),
+        ("model.layers.1.post_feedforward_layernorm.weight", "blk.1.post_ffw_norm.weight"),
+    ):
+        assert table[name][2] == bfloat16(floats(gguf, source).reshape(-1) - np.float32(1)).tobytes()
+    assert config["layer_types"] == ["sliding_attention"] * 2
+    assert (config["sliding_window"], config["query_pre_attn_scalar"]) == (64, HEAD_DIM)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("Q5_0", 6), ("Q5_1", 6), ("F16", None)])
+@pytest.mark.parametrize("wanted", [None, 4, 6, 8])
+def test_other_types_are_quantized_anew_for_mlx(
+    tmp_path: Path, kind: str, bits: int | None, wanted: int | None
+) -> None:
+    gguf = tiny(kind=kind, embeddings=kind)
+    path, out = gguf.write(tmp_path / "m.gguf"), tmp_path / "out"
+    out.mkdir()
+    convert(path, out, "mlx", bits=wanted)
+    expected_bits = wanted or bits
+    quantization = document(out, "config.json").get("quantization", {})
+    assert quantization.get("bits") == expected_bits
+    if expected_bits is None:
+        return
+    table = tensors(out)
+    rebuilt = stream_unpacked(table, "model.layers.0.mlp.down_proj", expected_bits)
+    values = floats(gguf, "blk.0.ffn_down.weight")
+    groups = values.reshape(len(values), -1, 32)
+    step = (groups.max(-1) - groups.min(-1)) / (2**expected_bits - 1)
+    error = np.abs(rebuilt - values).reshape(groups.shape).max(-1)
+    assert (error <= 0.51 * step + 2e-3 * np.abs(groups).max(-1)).all()
+
+
+def stream_unpacked(table: Table, module: str, bits: int) -> npt.NDArray[np.float32]:
+    """MLX's packed weight read bit by bit."""
+    _, shape, data = table[f"{module}.weight"]
+    stream = np.unpackbits(np.frombuffer(data, np.uint8).reshape(shape[0], -1), axis=-1, bitorder="little")
+    values = (stream.reshape(shape[0], -1, bits) << np.arange(bits)).sum(-1).reshape(shape[0], -1, 32)
+    scale, bias = (
+        np.frombuffer(table[f"{module}.{part}"][2], dtype="<f2").astype(np.float32).reshape(shape[0], -1, 1)
+        for part in ("scales", "biases")
+    )
+    weights: npt.NDArray[np.float32] = (values * scale + bias).astype(np.float32).reshape(shape[0], -1)
+    return weights
+
+
+def test_template_beside_the_file_goes_before_the_files_own(tmp_path: Path) -> None:
+    template, out = tmp_path / "t.jinja", tmp_path / "out"
+    template.write_text("{{ other }}")
+    out.mkdir()
+    convert(tiny().write(tmp_path / "m.gguf"), out, "hf", template=template)
+    assert (out / "chat_template.jinja").read_text() == "{{ other }}"

@@ -15,11 +15,13 @@ import pytest
 import appliance.models.convert
 from appliance.models.checkpoint import Checkpoint
 from appliance.models.convert.blocks import dequantize
+from appliance.models.convert.command import convert
 from appliance.models.convert.gguf_file import read_header
 from appliance.models.convert.weights import half_rotated
 from appliance.models.sources import PackageSource
 from appliance.models.store import Store
 from appliance.progress import silent
+from tests.models.gguf_builder import HEAD_DIM, tiny
 
 pytestmark = pytest.mark.engine
 
@@ -70,6 +72,46 @@ def test_file_of_the_gguf_packages_writer_converts_to_its_own_values(engine_pyth
     found = check(engine_python, "written_by_gguf", CONVERTER, tmp_path)["equal"]
     assert len(found) == 6
     assert all(found.values()), found
+
+
+def test_every_type_dequantizes_to_the_gguf_packages_values(engine_python: Path) -> None:
+    found = check(engine_python, "dequantized", CONVERTER.parent)["equal"]
+    assert len(found) == 10
+    assert all(found.values()), found
+
+
+GEMMA3 = {"attention__key_length": HEAD_DIM, "attention__value_length": HEAD_DIM, "attention__sliding_window": 64}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {"tokenizer__ggml__pre": "qwen2"},
+    "qwen3": {"tokenizer__ggml__pre": "qwen2", "attention__key_length": HEAD_DIM, "attention__value_length": HEAD_DIM},
+    "phi3": {"rope__dimension_count": HEAD_DIM, "attention__sliding_window": 128},
+    "gemma3": {**GEMMA3, "tokenizer__ggml__add_space_prefix": False},
+}
+
+
+def test_every_family_is_read_as_transformers_own_reader_does(engine_python: Path, tmp_path: Path) -> None:
+    calls = []
+    for family, settings in FAMILIES.items():
+        spm = family in ("llama", "phi3", "gemma3")
+        own = {name if name.startswith("tokenizer") else f"{family}__{name}": value for name, value in settings.items()}
+        gguf = tiny(architecture=family, kind="F32", embeddings="F32", spm=spm).with_metadata(**own)
+        directory, out = tmp_path / family, tmp_path / family / "out"
+        out.mkdir(parents=True)
+        file = gguf.write(directory / "m.gguf")
+        convert(file, out, "hf")
+        calls.append((family, "read_by_transformers", str(out), str(file)))
+        if spm:
+            calls.append((f"{family} tokens", "sentencepiece", str(out), str(file)))
+    found = check(engine_python, "several", json.dumps(calls))
+    for family in FAMILIES:
+        assert (found[family]["off"], found[family]["differs"], found[family]["finite"]) == ([], {}, True), family
+        assert found[family]["weights"] >= 14
+    for family in ("llama", "phi3", "gemma3"):
+        tokens = found[f"{family} tokens"]
+        # For Llama transformers' reader puts no space before a text that begins with one; llama.cpp does.
+        assert [text for text in tokens["different"] if not text.startswith(" ") or family != "llama"] == [], family
+        assert (tokens["changed"], tokens["begins"]) == ([], 1)
 
 
 def test_mlx_directory_answers_in_mlx_lm_with_mixed_bits(store: Store, smollm2: Checkpoint, mlx_python: Path) -> None:

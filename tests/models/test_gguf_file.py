@@ -91,18 +91,48 @@ def test_duplicate_keys_and_tensors_are_refused(tmp_path: Path) -> None:
 
 
 def test_unsupported_quantization_names_the_type_and_the_tensor(tmp_path: Path) -> None:
-    gguf = Gguf({"general.architecture": "llama"}, {"blk.0.attn_v.weight": ("Q6_K", (2, 256))})
+    gguf = Gguf({"general.architecture": "llama"}, {"blk.0.attn_v.weight": ("IQ4_NL", (2, 256))})
     refused = refusal(tmp_path / "m.gguf", gguf.encode())
     assert refused.kind == "unsupported"
-    assert "Q6_K" in refused.message
+    assert "IQ4_NL" in refused.message
     assert "blk.0.attn_v.weight" in refused.message
     assert "Q4_1" in str(refused.hint)
 
 
-def test_shards_are_refused(tmp_path: Path) -> None:
-    refused = refusal(tmp_path / "m.gguf", tiny().with_metadata(split__count=3).encode())
-    assert refused.kind == "unsupported"
-    assert "one of 3 shards" in refused.message
+def test_shards_are_read_as_one_file(tmp_path: Path) -> None:
+    whole = tiny()
+    header = read_header(whole.shards(tmp_path, 3))
+    assert header.tensors.keys() == whole.tensors.keys()
+    assert len({tensor.file for tensor in header.tensors.values()}) == 3
+    one, other = tmp_path / "one", tmp_path / "other"
+    for out, path in ((one, tmp_path / "m-00001-of-00003.gguf"), (other, whole.write(tmp_path / "whole.gguf"))):
+        out.mkdir()
+        convert(path, out, "hf")
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+def test_missing_and_mixed_up_shards_are_named(tmp_path: Path) -> None:
+    first = tiny().shards(tmp_path, 3)
+    second, third = (tmp_path / f"m-0000{number}-of-00003.gguf" for number in (2, 3))
+    with pytest.raises(Refused, match="not the first"):
+        read_header(second)
+    data = third.read_bytes()
+    third.unlink()
+    with pytest.raises(Refused, match="00003-of-00003"):
+        read_header(first)
+    third.write_bytes(second.read_bytes())
+    with pytest.raises(Refused, match="not shard 3"):
+        read_header(first)
+    third.write_bytes(data)
+    first.rename(tmp_path / "m.gguf")
+    with pytest.raises(Refused, match="not the first"):
+        read_header(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize("count", [-1, 100_000, "3", 1.5, [1]])
+def test_senseless_numbers_of_shards_are_refused(tmp_path: Path, count: object) -> None:
+    gguf = tiny().with_metadata(split__count=count) if count != -1 else tiny().with_metadata(split__count=2**31)
+    assert refusal(tmp_path / "m.gguf", gguf.encode()).kind == "damaged"
 
 
 @pytest.mark.parametrize("alignment", [0, 3, 2**31, "x"])

@@ -91,3 +91,45 @@ def test_one_end_is_a_number_and_several_are_a_list() -> None:
     assert token_ids(metadata())["eos_token_id"] == 2
     assert token_ids(metadata(tokenizer__ggml__eot_token_id=2))["eos_token_id"] == 2
     assert token_ids(metadata(tokenizer__ggml__eot_token_id=1))["eos_token_id"] == [2, 1]
+
+
+def sentencepiece(**changes: Any) -> dict[str, Any]:
+    value: dict[str, Any] = tokenizer_files(dict(tiny(spm=True).with_metadata(**changes).metadata))["tokenizer.json"]
+    return value
+
+
+def test_sentencepiece_merges_follow_from_the_scores() -> None:
+    built = sentencepiece()
+    space = "\u2581"
+    merges = [tuple(each) for each in built["model"]["merges"]]
+    assert merges.index((space, "t")) < merges.index(("h", "e")) < merges.index((f"{space}t", "he"))
+    assert (f"{space}th", "e") in merges
+    assert not any("<0x" in part for merge in merges for part in merge)
+    assert (built["model"]["byte_fallback"], built["model"]["unk_token"]) == (True, "<unk>")
+
+
+def test_sentencepiece_puts_a_space_first_unless_the_file_says_otherwise() -> None:
+    assert [each["type"] for each in sentencepiece()["normalizer"]["normalizers"]] == ["Prepend", "Replace"]
+    without = sentencepiece(tokenizer__ggml__add_space_prefix=False)
+    assert without["normalizer"]["type"] == "Replace"
+    assert "Strip" not in [each["type"] for each in without["decoder"]["decoders"]]
+
+
+def test_sentencepiece_begins_texts_by_default() -> None:
+    silent = sentencepiece(tokenizer__ggml__add_bos_token=None)
+    assert silent["post_processor"]["single"][0]["SpecialToken"]["id"] == "<s>"
+    assert sentencepiece(tokenizer__ggml__add_bos_token=False)["post_processor"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tokenizer__ggml__scores": None},
+        {"tokenizer__ggml__scores": [0.0]},
+        {"tokenizer__ggml__scores": [float("nan")] * len(tiny(spm=True).metadata["tokenizer.ggml.tokens"])},
+        {"tokenizer__ggml__scores": ["x"] * len(tiny(spm=True).metadata["tokenizer.ggml.tokens"])},
+    ],
+)
+def test_senseless_scores_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="scores"):
+        sentencepiece(**changes)

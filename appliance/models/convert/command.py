@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .architecture import ROPE_FACTORS, Architecture, read_architecture
+from .architecture import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS, Architecture, read_architecture
 from .blocks import dequantize
 from .gguf_file import Header, read_header
 from .refused import Refused, damaged
@@ -30,11 +30,13 @@ _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="convert")
     parser.add_argument("--to", choices=("hf", "mlx"), required=True)
+    parser.add_argument("--bits", type=int, choices=(4, 6, 8), help="quantize anew for MLX, whatever the file has")
+    parser.add_argument("--template", type=Path, help="a chat template instead of the file's own")
     parser.add_argument("--out", type=Path, required=True, help="an existing, empty directory")
     parser.add_argument("file", type=Path)
     options = parser.parse_args(arguments)
     try:
-        convert(options.file, options.out, options.to)
+        convert(options.file, options.out, options.to, bits=options.bits, template=options.template)
     except Refused as refused:
         return _fail(refused)
     except OSError as error:
@@ -44,22 +46,23 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def convert(file: Path, out: Path, to: str) -> None:
+def convert(file: Path, out: Path, to: str, *, bits: int | None = None, template: Path | None = None) -> None:
     """Write the checkpoint into `out`. Raises Refused; what is in `out` then is of no use."""
     _say("reading header")
     header = read_header(file)
-    architecture = _architecture(file, header)
+    architecture = _architecture(header)
     documents = tokenizer_files(header.metadata) | {"generation_config.json": token_ids(header.metadata)}
     _check_vocabulary(header, architecture)
-    weights = Weights(file, header, architecture)
+    weights = Weights(header, architecture, bits=bits)
     pieces = weights.as_hf() if to == "hf" else weights.as_mlx()
     documents["config.json"] = _config(weights, architecture, to) | token_ids(header.metadata)
     _check_room(pieces, out)
     _write_weights(pieces, out / "model.safetensors")
     for name, document in documents.items():
         _write_text(out / name, json.dumps(document, ensure_ascii=False, indent=1))
-    if isinstance(template := header.metadata.get("tokenizer.chat_template"), str):
-        _write_text(out / "chat_template.jinja", template)
+    text = template.read_text() if template else header.metadata.get("tokenizer.chat_template")
+    if isinstance(text, str):
+        _write_text(out / "chat_template.jinja", text)
 
 
 def _check_vocabulary(header: Header, architecture: Architecture) -> None:
@@ -68,16 +71,36 @@ def _check_vocabulary(header: Header, architecture: Architecture) -> None:
         raise damaged(f"there are {tokens} tokens but embeddings for {architecture.vocabulary} only")
 
 
-def _architecture(file: Path, header: Header) -> Architecture:
+def _architecture(header: Header) -> Architecture:
     plain = read_architecture(header, rope_scaling=None)
-    factors = _floats(file, header) if ROPE_FACTORS in header.tensors else None
-    scaling = read_scaling(header.metadata, factors, head_dim=plain.head_dim, base=plain.rope_base)
+    if plain.name == "phi3":
+        scaling = _long_rope(header, plain)
+    else:
+        factors = _floats(header, ROPE_FACTORS)
+        scaling = read_scaling(header.metadata, factors, head_dim=plain.head_dim, base=plain.rope_base)
     return read_architecture(header, rope_scaling=scaling)
 
 
-def _floats(file: Path, header: Header) -> list[float]:
-    tensor = header.tensors[ROPE_FACTORS]
-    raw = np.fromfile(file, dtype=np.uint8, count=tensor.size, offset=tensor.offset)
+def _long_rope(header: Header, architecture: Architecture) -> dict[str, Any] | None:
+    """Phi 3's two lists of divisors, for texts up to the trained length and beyond."""
+    long, short = (_floats(header, name) for name in (LONG_FACTORS, SHORT_FACTORS))
+    if long is None or short is None:
+        return None
+    if len(long) != architecture.rotated // 2 or len(short) != len(long):
+        raise damaged(f"there are {len(short)} and {len(long)} rope factors for {architecture.rotated // 2} pairs")
+    if not all(0 < factor < 1e6 for factor in (*long, *short)):
+        raise damaged("the rope factors hold divisors that are not above zero")
+    return {"rope_type": "longrope", "type": "longrope", "short_factor": short, "long_factor": long}
+
+
+def _floats(header: Header, name: str) -> list[float] | None:
+    """A small tensor's numbers, or None where it is not there."""
+    tensor = header.tensors.get(name)
+    if tensor is None:
+        return None
+    if len(tensor.shape) != 1 or tensor.shape[0] > 4096:
+        raise damaged(f"the tensor `{name}` has the shape {list(tensor.shape)}")
+    raw = np.fromfile(tensor.file, dtype=np.uint8, count=tensor.size, offset=tensor.offset)
     return [float(value) for value in dequantize(raw.reshape(1, -1), tensor.type).reshape(-1)]
 
 
@@ -103,7 +126,9 @@ def _check_room(pieces: Sequence[Piece], out: Path) -> None:
 
 
 def _write_weights(pieces: Sequence[Piece], path: Path) -> None:
-    with SafetensorsFile(path, [piece.entry for piece in pieces]) as file:
+    # What is not a number is refused by name where it is met; numpy's warnings would only come before that.
+    numbers = np.errstate(invalid="ignore", over="ignore")
+    with numbers, SafetensorsFile(path, [piece.entry for piece in pieces]) as file:
         for index, piece in enumerate(pieces):
             _say("converting", done=index, total=len(pieces))
             file.write(piece.entry, piece.chunks())

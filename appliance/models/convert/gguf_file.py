@@ -7,6 +7,7 @@ Layout: magic, version, tensor count, key count, key-value pairs, tensor infos, 
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +20,9 @@ LARGEST_HEADER = 256 * 1024 * 1024  # vocabularies are the bulk of a header; the
 LARGEST_ARRAY = 4 * 1024 * 1024  # elements; the largest known vocabulary has 262,144 tokens and 514,906 merges
 LARGEST_KEY = 65_535  # the format's own bound
 MOST_DIMENSIONS = 4  # the format's own bound
+MOST_SHARDS = 1000
+
+_SHARD = re.compile(r"(.+)-00001-of-\d{5}\.gguf")
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
@@ -29,11 +33,18 @@ TYPES = {
     1: ("F16", 1, 2),
     2: ("Q4_0", 32, 18),
     3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
     8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
     30: ("BF16", 1, 2),
 }
 _OTHER_TYPES = {
-    6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K",
+    9: "Q8_1", 15: "Q8_K",
     16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
     24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
@@ -48,6 +59,7 @@ class Tensor:
     shape: tuple[int, ...]
     offset: int
     size: int
+    file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +71,45 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of `path`. Raises Refused for anything that is not a sound, supported GGUF file."""
+    """The header of `path`, with the tensors of its further shards where it is the first of several.
+
+    Raises Refused for anything that is not a sound, supported GGUF file.
+    """
+    first = _read(path)
+    count = _shards(first.metadata, str(path))
+    if count == 1:
+        return first
+    if first.metadata.get("split.no") != 0 or not (match := _SHARD.fullmatch(path.name)):
+        raise unsupported(
+            f"`{path}` is not the first of its {count} shards", hint="give the one that ends in 00001-of-…"
+        )
+    tensors = dict(first.tensors)
+    for number in range(1, count):
+        shard = path.with_name(f"{match[1]}-{number + 1:05d}-of-{count:05d}.gguf")
+        if not shard.is_file():
+            raise damaged(f"`{shard}` is missing, one of {count} shards")
+        header = _read(shard)
+        if (header.metadata.get("split.no"), header.metadata.get("split.count")) != (number, count):
+            raise damaged(f"`{shard}` is not shard {number + 1} of {count}, as its name says")
+        if twice := tensors.keys() & header.tensors.keys():
+            raise damaged(f"`{shard}` has the tensor `{min(twice)}` once more")
+        tensors |= header.tensors
+    return Header(first.metadata, tensors)
+
+
+def _read(path: Path) -> Header:
     size = path.stat().st_size
     if size < 24:
         raise damaged(f"`{path}` is {size} bytes long, too short for a GGUF file")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _Reader(data, str(path)).header()
+        return _Reader(data, path).header()
 
 
 class _Reader:
-    def __init__(self, data: mmap.mmap, name: str) -> None:
+    def __init__(self, data: mmap.mmap, path: Path) -> None:
         self._data = data
-        self._name = name
+        self._path = path
+        self._name = str(path)
         self._at = 0
         self._end = min(len(data), LARGEST_HEADER)
 
@@ -84,7 +123,6 @@ class _Reader:
             if key in metadata:
                 raise damaged(f"`{self._name}` has the key `{key}` twice")
             metadata[key] = self._value(key, self._scalar("<I"))
-        _one_file(metadata, self._name)
         self._room("tensors", tensors, 8 + 4 + 8 + 4 + 8)
         infos = [self._info() for _ in range(tensors)]
         return Header(metadata, self._place(infos, _alignment(metadata, self._name)))
@@ -168,7 +206,7 @@ class _Reader:
             # The sum as well: many infos naming the same bytes would multiply a small file into a full disk.
             if offset % alignment or offset + size > room or total > room:
                 raise damaged(f"`{self._name}` ends inside tensor `{name}`: the file is truncated or damaged")
-            tensors[name] = Tensor(name, TYPES[kind][0], shape, start + offset, size)
+            tensors[name] = Tensor(name, TYPES[kind][0], shape, start + offset, size, self._path)
         return tensors
 
 
@@ -179,13 +217,11 @@ def _alignment(metadata: dict[str, Any], name: str) -> int:
     return alignment
 
 
-def _one_file(metadata: dict[str, Any], name: str) -> None:
+def _shards(metadata: dict[str, Any], name: str) -> int:
     count = metadata.get("split.count", 1)
-    if count not in (0, 1):
-        raise unsupported(
-            f"`{name}` is one of {count} shards; sharded GGUF files are not supported",
-            hint="merge the shards into one file first (llama.cpp's `llama-gguf-split --merge`)",
-        )
+    if type(count) is not int or not 0 <= count <= MOST_SHARDS:
+        raise damaged(f"`{name}` says that it is one of `{str(count)[:40]}` shards")
+    return max(count, 1)
 
 
 def _size(file: str, name: str, shape: tuple[int, ...], kind: int) -> int:

@@ -1,7 +1,8 @@
 """A tokenizer rebuilt from a GGUF's own vocabulary, as the files that the `tokenizers` library reads.
 
-Only byte-level BPE (`tokenizer.ggml.model` is `gpt2`). What a GGUF does not keep is the pre-tokenizer, the rule that
-cuts text before merges apply; `tokenizer.ggml.pre` names it.
+Byte-level BPE (`tokenizer.ggml.model` is `gpt2`) and SentencePiece's BPE (`llama`). What a GGUF does not keep of the
+first is the pre-tokenizer, the rule that cuts text before merges apply: `tokenizer.ggml.pre` names it. Of the second it
+does not keep the merges, but a score for each token, from which they follow.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from .refused import damaged, unsupported
 
 Json = dict[str, Any]
 
+_SPACE, _END_OF_TEXT = "\u2581", "<|endoftext|>"
+LONGEST_TOKEN = 1024  # characters; the longest that are known have a few hundred
+
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+_MERGED = (_NORMAL, _USER_DEFINED, _UNUSED)
 
 _SPLIT = (
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -29,7 +34,7 @@ _REGEX = dict.fromkeys(_QWEN, _SPLIT % "") | dict.fromkeys(_LLAMA3, _SPLIT % "{1
 
 def tokenizer_files(metadata: Json) -> dict[str, Json]:
     """tokenizer.json, tokenizer_config.json and special_tokens_map.json, by name."""
-    vocabulary = _Vocabulary(metadata)
+    vocabulary = _SentencePiece(metadata) if metadata.get("tokenizer.ggml.model") == "llama" else _Vocabulary(metadata)
     return {
         "tokenizer.json": vocabulary.tokenizer(),
         "tokenizer_config.json": vocabulary.config(),
@@ -55,12 +60,16 @@ def token_ids(metadata: Json) -> Json:
 
 
 class _Vocabulary:
+    """Byte-level BPE."""
+
+    known_as = "gpt2"
+
     def __init__(self, metadata: Json) -> None:
         model = metadata.get("tokenizer.ggml.model")
-        if model != "gpt2":
+        if model != self.known_as:
             raise unsupported(
                 f"the tokenizer `{model}` is not supported in a GGUF file",
-                hint="byte-level BPE (`gpt2`) is; for others use a Hugging Face checkpoint (`hf:org/name`)",
+                hint="byte-level BPE (`gpt2`) and SentencePiece (`llama`) are; else use a Hugging Face checkpoint",
             )
         self._metadata = metadata
         self._tokens = _strings(metadata, "tokenizer.ggml.tokens")
@@ -76,10 +85,7 @@ class _Vocabulary:
             "truncation": None,
             "padding": None,
             "added_tokens": self._added(),
-            "normalizer": {"type": "NFC"} if self._pre() in _QWEN else None,
-            "pre_tokenizer": _pre_tokenizer(self._pre()),
             "post_processor": self._post_processor(),
-            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
             "model": {
                 "type": "BPE",
                 "dropout": None,
@@ -92,7 +98,20 @@ class _Vocabulary:
                 "ignore_merges": self._pre() in _LLAMA3,
                 "vocab": {token: index for index, token in enumerate(self._tokens)},
                 "merges": self._merges(),
+                **self._own_model(),
             },
+            **self._stages(),
+        }
+
+    def _own_model(self) -> Json:
+        return {}
+
+    def _stages(self) -> Json:
+        """What happens to text before and after the model."""
+        return {
+            "normalizer": {"type": "NFC"} if self._pre() in _QWEN else None,
+            "pre_tokenizer": _pre_tokenizer(self._pre()),
+            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         }
 
     def config(self) -> Json:
@@ -124,7 +143,7 @@ class _Vocabulary:
                 "content": token,
                 "single_word": False,
                 "lstrip": False,
-                "rstrip": False,
+                "rstrip": self._strips(token),
                 "normalized": False,
                 "special": kind in (_CONTROL, _UNKNOWN),
             }
@@ -140,8 +159,16 @@ class _Vocabulary:
                 raise damaged(f"`tokenizer.ggml.merges` has `{' '.join(merge)[:40]}`, which does not merge two tokens")
         return merges
 
-    def _post_processor(self) -> Json:
-        plain = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    def _strips(self, token: str) -> bool:
+        """Whether white space behind this token is not there. Only Phi 3 has such, and a GGUF does not say so."""
+        phi3 = self._metadata.get("general.architecture") == "phi3"
+        return phi3 and token.startswith("<|") and token != _END_OF_TEXT
+
+    def _plain_post_processor(self) -> Json | None:
+        return {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+
+    def _post_processor(self) -> Json | None:
+        plain = self._plain_post_processor()
         start = self._edge("bos")
         end = self._edge("eos")
         if start is None and end is None:
@@ -158,16 +185,72 @@ class _Vocabulary:
             "pair": [each for each in pair if each],
             "special_tokens": tokens,
         }
-        return {"type": "Sequence", "processors": [plain, template]}
+        return {"type": "Sequence", "processors": [plain, template]} if plain else template
 
     def _edge(self, which: str) -> tuple[str, int] | None:
         """The token put at the start (`bos`) or end (`eos`) of every text, where the file asks for it."""
-        # llama.cpp's default where the key is absent: none for byte-level BPE, except Llama 3's beginning of text.
-        default = which == "bos" and self._pre() in _LLAMA3
+        default = which == "bos" and self._starts_by_default()
         index = _id(self._metadata, f"{which}_token_id", len(self._tokens))
         if not self._metadata.get(f"tokenizer.ggml.add_{which}_token", default) or index is None:
             return None
         return self._tokens[index], index
+
+    def _starts_by_default(self) -> bool:
+        """llama.cpp's own default where the file is silent: for byte-level BPE only Llama 3 begins its texts."""
+        return self._pre() in _LLAMA3
+
+
+class _SentencePiece(_Vocabulary):
+    """SentencePiece's BPE: spaces are written as `▁`, and what no token covers is spelled in bytes."""
+
+    known_as = "llama"
+
+    def _own_model(self) -> Json:
+        unknown = _id(self._metadata, "unknown_token_id", len(self._tokens))
+        bytes_ = all(f"<0x{value:02X}>" in set(self._tokens) for value in (0, 127, 255))
+        return {
+            "unk_token": self._tokens[unknown] if unknown is not None else None,
+            "fuse_unk": True,
+            "byte_fallback": bytes_,
+            "ignore_merges": False,
+        }
+
+    def _stages(self) -> Json:
+        spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+        decoders: list[Json] = [
+            {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+        ]
+        if not self._metadata.get("tokenizer.ggml.add_space_prefix", True):
+            return {"normalizer": spaces, "pre_tokenizer": None, "decoder": {"type": "Sequence", "decoders": decoders}}
+        before = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": _SPACE}, spaces]}
+        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+        return {"normalizer": before, "pre_tokenizer": None, "decoder": {"type": "Sequence", "decoders": decoders}}
+
+    def _plain_post_processor(self) -> None:
+        return None
+
+    def _starts_by_default(self) -> bool:
+        return True
+
+    def _merges(self) -> list[list[str]]:
+        """Every way to put a token together from two others, the best score first."""
+        scores = self._metadata.get("tokenizer.ggml.scores")
+        if not isinstance(scores, list) or len(scores) != len(self._tokens):
+            raise damaged("`tokenizer.ggml.scores` is missing or differs in length from `tokenizer.ggml.tokens`")
+        if not all(isinstance(score, float) and -1e30 < score < 1e30 for score in scores):
+            raise damaged("`tokenizer.ggml.scores` holds something that is no number")
+        ids = {token: index for index, token in enumerate(self._tokens) if self._kinds[index] in _MERGED}
+        found = []
+        for token, index in ids.items():
+            if len(token) > LONGEST_TOKEN:
+                raise damaged(f"`tokenizer.ggml.tokens` has a token of {len(token)} characters")
+            for cut in range(1, len(token)):
+                left, right = token[:cut], token[cut:]
+                if left in ids and right in ids:
+                    found.append((-scores[index], index, -cut, ids[left], ids[right]))
+        return [[self._tokens[left], self._tokens[right]] for _, _, _, left, right in sorted(found)]
 
 
 def _special(edge: tuple[str, int] | None, type_id: int = 0) -> Json | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .architecture import Architecture, target_name
-from .blocks import BITS, GROUP, Raw, affine_scales, affine_weight, cast, dequantize
+from .architecture import Architecture
+from .blocks import BITS, GROUP, REQUANTIZED, Raw, affine_scales, affine_weight, cast, dequantize, requantize
 from .gguf_file import Header, Tensor
 from .refused import damaged, unsupported
 from .safetensors_file import Entry
@@ -31,12 +30,14 @@ class Piece:
 
 
 class Weights:
-    """A GGUF's tensors, mapped rather than read."""
+    """A GGUF's tensors, mapped rather than read. `bits` asks for another quantization of the MLX form: 4, 6 or 8."""
 
-    def __init__(self, path: Path, header: Header, architecture: Architecture) -> None:
-        self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
+    def __init__(self, header: Header, architecture: Architecture, *, bits: int | None = None) -> None:
         self._tensors = [header.tensors[name] for name in architecture.shapes()]
+        files = {tensor.file for tensor in self._tensors}
+        self._bytes = {file: np.memmap(file, dtype=np.uint8, mode="r") for file in files}
         self._architecture = architecture
+        self._wanted = bits
 
     def as_hf(self) -> list[Piece]:
         """All in bfloat16: what vLLM's CPU engine computes in, and the range that these models were trained in.
@@ -47,29 +48,37 @@ class Weights:
         return [self._plain(tensor, "BF16") for tensor in self._tensors]
 
     def as_mlx(self) -> list[Piece]:
-        """Quantized tensors packed without loss; the others in `mlx_dtype`."""
+        """Quantized tensors packed, without loss where MLX's form holds them exactly; the others in `mlx_dtype`."""
         return [piece for tensor in self._tensors for piece in self._mlx_pieces(tensor)]
 
     def mlx_dtype(self) -> str:
         """float16 beside quantized tensors, whose scales are float16: another type would round them or double them."""
         kinds = {tensor.type for tensor in self._tensors if len(tensor.shape) == 2}
-        if kinds & BITS.keys() or "F16" in kinds:
+        if self._wanted or kinds & (BITS.keys() | REQUANTIZED.keys()) or "F16" in kinds:
             return "F16"
         return "BF16" if "BF16" in kinds else "F32"
 
     def mlx_bits(self) -> dict[str, int]:
         """Bits of each quantized module by its path."""
-        return {
-            target_name(tensor.name).removesuffix(".weight"): BITS[tensor.type]
-            for tensor in self._tensors
-            if _packs(tensor)
-        }
+        return {self._module(tensor): bits for tensor in self._tensors if (bits := self._bits(tensor)) is not None}
+
+    def _module(self, tensor: Tensor) -> str:
+        return self._architecture.target_name(tensor.name).removesuffix(".weight")
+
+    def _bits(self, tensor: Tensor) -> int | None:
+        """Of a tensor's numbers in the MLX form; None where it stays unquantized."""
+        if len(tensor.shape) != 2 or tensor.shape[1] % GROUP:
+            return None
+        return self._wanted or BITS.get(tensor.type) or REQUANTIZED.get(tensor.type)
 
     def _mlx_pieces(self, tensor: Tensor) -> list[Piece]:
-        if not _packs(tensor):
+        bits = self._bits(tensor)
+        if bits is None:
             return [self._plain(tensor, self.mlx_dtype())]
-        name, kind = target_name(tensor.name).removesuffix(".weight"), tensor.type
+        name, kind = self._module(tensor), tensor.type
         rows, columns = tensor.shape
+        if bits != BITS.get(kind):
+            return self._requantized(tensor, bits)
 
         def weight() -> Chunks:
             return (affine_weight(raw, kind) for raw in self._raw(tensor))
@@ -79,21 +88,41 @@ class Weights:
 
         groups = (rows, columns // GROUP)
         return [
-            Piece(Entry(f"{name}.weight", "U32", (rows, columns * BITS[kind] // 32)), weight),
+            Piece(Entry(f"{name}.weight", "U32", (rows, columns * bits // 32)), weight),
             Piece(Entry(f"{name}.scales", "F16", groups), lambda: scales(0)),
             Piece(Entry(f"{name}.biases", "F16", groups), lambda: scales(1)),
         ]
 
-    def _plain(self, tensor: Tensor, dtype: str) -> Piece:
-        def chunks() -> Chunks:
-            return (_finite(dequantize(raw, tensor.type), dtype, tensor.name) for raw in self._raw(tensor))
+    def _requantized(self, tensor: Tensor, bits: int) -> list[Piece]:
+        name, (rows, columns) = self._module(tensor), tensor.shape
 
-        return Piece(Entry(target_name(tensor.name), dtype, tensor.shape), chunks)
+        def part(which: int) -> Chunks:
+            for raw in self._raw(tensor):
+                values = dequantize(raw, tensor.type)
+                if not np.isfinite(values).all():
+                    raise damaged(f"the tensor `{tensor.name}` holds values that are not numbers")
+                packed, *affine = requantize(values, bits)
+                yield _exact(affine[which - 1], tensor.name) if which else packed
+
+        groups = (rows, columns // GROUP)
+        return [
+            Piece(Entry(f"{name}.weight", "U32", (rows, columns * bits // 32)), lambda: part(0)),
+            Piece(Entry(f"{name}.scales", "F16", groups), lambda: part(1)),
+            Piece(Entry(f"{name}.biases", "F16", groups), lambda: part(2)),
+        ]
+
+    def _plain(self, tensor: Tensor, dtype: str) -> Piece:
+        shift = np.float32(self._architecture.offset(tensor.name))
+
+        def chunks() -> Chunks:
+            return (_finite(dequantize(raw, tensor.type) - shift, dtype, tensor.name) for raw in self._raw(tensor))
+
+        return Piece(Entry(self._architecture.target_name(tensor.name), dtype, tensor.shape), chunks)
 
     def _raw(self, tensor: Tensor) -> Iterator[Raw]:
         """The tensor's rows as bytes, in the order that transformers wants them, some at a time."""
         rows = prod(tensor.shape[:-1])
-        table = self._bytes[tensor.offset : tensor.offset + tensor.size].reshape(rows, -1)
+        table = self._bytes[tensor.file][tensor.offset : tensor.offset + tensor.size].reshape(rows, -1)
         heads = self._architecture.permuted_heads(tensor.name)
         order = None if heads is None else half_rotated(rows, heads)
         step = max(1, CHUNK // tensor.shape[-1])
@@ -108,10 +137,6 @@ def half_rotated(rows: int, heads: int) -> npt.NDArray[np.intp]:
     Of a head's 2n rows, llama.cpp puts row i of the first half beside row i of the second.
     """
     return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
-
-
-def _packs(tensor: Tensor) -> bool:
-    return tensor.type in BITS and len(tensor.shape) == 2
 
 
 def _finite(values: npt.NDArray[np.float32], dtype: str, name: str) -> npt.NDArray[Any]:
