@@ -14,6 +14,7 @@ from appliance.cli.env_app import env_app, env_install
 from appliance.cli.key_app import key_app
 from appliance.cli.models_app import models_app
 from appliance.cli.options import Backend, File, Json, ModelSource, Profile
+from appliance.cli.provider_app import compose_app
 from appliance.cli.service_app import service_app
 from appliance.errors import ApplianceError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(compose_app, name="compose")
 app.add_typer(env_app, name="env")
 app.add_typer(key_app, name="key")
 app.add_typer(models_app, name="models")

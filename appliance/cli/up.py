@@ -19,6 +19,7 @@ from appliance.state import StateDirectory
 
 POLL = 0.2
 BOOT_TIMEOUT = 20.0
+LOG = "appliance.log"
 
 
 def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool, locked: bool = False) -> None:
@@ -54,12 +55,24 @@ def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool, locked: 
 
 
 def up_detached(arguments: Sequence[str]) -> None:
-    """Start `appliance up` as a process of its own and wait until its models are ready or have failed."""
+    """`start_detached`, told to a person."""
+    with shown() as report:
+        pid, status = start_detached(arguments, report)
+    _say_how_it_went(status)
+    log = StateDirectory.locate(os.environ).logs / LOG
+    output.note(f"pid {pid}; `appliance status` shows it, `appliance down` stops it, its log is {log}")
+
+
+def start_detached(arguments: Sequence[str], report: Report) -> tuple[int, dict[str, Any]]:
+    """Start `appliance up` as a process of its own and wait until its models are ready or have failed.
+
+    Its pid and its status then.
+    """
     state = StateDirectory.locate(os.environ)
     state.prepare()
     if pid := state.holder():
         raise ApplianceError(f"the appliance is already up (pid {pid})", hint="`appliance restart` restarts it")
-    log = state.logs / "appliance.log"
+    log = state.logs / LOG
     with log.open("ab") as sink:
         child = subprocess.Popen(
             [sys.executable, "-m", "appliance", "up", *arguments],
@@ -68,10 +81,7 @@ def up_detached(arguments: Sequence[str]) -> None:
             stderr=sink,
             start_new_session=True,
         )
-    with shown() as report:
-        status = _watch_start(state, child.poll, log, report)
-    _say_how_it_went(status)
-    output.note(f"pid {child.pid}; `appliance status` shows it, `appliance down` stops it, its log is {log}")
+    return child.pid, _watch_start(state, child.poll, log, report)
 
 
 def restart() -> bool:
@@ -86,7 +96,7 @@ def restart() -> bool:
         raise ConfigError(problem, hint="what runs stays as it is")
     output.note(f"restarting pid {pid}" + _once_answered(before))
     with shown() as report:
-        status = _watch_start(state, lambda: _gone(pid), state.logs / "appliance.log", report, after=before["started"])
+        status = _watch_start(state, lambda: _gone(pid), state.logs / LOG, report, after=before["started"])
     _say_how_it_went(status)
     return True
 

@@ -20,7 +20,7 @@ def status(reconciler: Reconciler, configuration: Configuration, *, address: str
     return {
         "version": __version__,
         "pid": os.getpid(),
-        "file": str(configuration.path or ""),
+        "file": str(configuration.path.absolute()) if configuration.path else "",
         "problem": configuration.problem,
         "waiting_for_restart": list(configuration.waiting_for_restart),
         "address": address,

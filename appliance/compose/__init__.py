@@ -1,0 +1,1 @@
+"""Compose's provider protocol: a service that is this appliance, on the host."""
