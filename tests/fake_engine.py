@@ -47,6 +47,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--name", required=True, help="the served model name")
     parser.add_argument("--task", choices=("any", "generate", "embed"), default="any")
     parser.add_argument("--load-seconds", type=float, default=0.0, help="time before it listens")
+    parser.add_argument("--gate", type=Path, help="loads until this file exists")
     parser.add_argument("--never-ready", action="store_true", help="never listens")
     parser.add_argument("--hang-health", action="store_true", help="accepts /health and never answers")
     parser.add_argument("--fail-health", action="store_true", help="/health is 503")
@@ -863,6 +864,8 @@ def main() -> int:
         print(line, file=sys.stderr, flush=True)
     if options.exit_at_start:
         return int(options.exit_code)
+    while options.gate is not None and not options.gate.exists():
+        time.sleep(0.01)
     return asyncio.run(FakeEngine(options).run())
 
 

@@ -49,6 +49,13 @@ def test_the_wheel_carries_profiles_and_migrations(installed: Path, tmp_path: Pa
     assert sorted(each.name for each in data.iterdir()) == ["migrations", "profiles"]
 
 
+def test_the_wheel_carries_every_file_of_the_page(installed: Path, tmp_path: Path) -> None:
+    shipped = Path(package(installed, "__file__", cwd=tmp_path)).parent / "gateway" / "ui"
+    here = ROOT / "appliance" / "gateway" / "ui"
+    assert sorted(each.name for each in shipped.iterdir()) == sorted(each.name for each in here.iterdir())
+    assert (shipped / "index.html").read_text() == (here / "index.html").read_text()
+
+
 def test_the_installed_command_validates_the_example_with_its_shipped_profile(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "model-runner.yaml").write_text((ROOT / "model-runner.yaml").read_text())
     result = appliance(installed, "validate", cwd=tmp_path)

@@ -15,6 +15,7 @@ import structlog
 
 from appliance.errors import ConfigError
 from appliance.gateway.activation import inherited, is_loopback, require_agreement
+from appliance.gateway.activity import Activity
 from appliance.gateway.admin import create_admin_app
 from appliance.gateway.app import create_app
 from appliance.gateway.docker.store import Disk
@@ -50,6 +51,7 @@ class Appliance:
         self._state = state
         self._stop = asyncio.Event()
         self._ending = Ending.STOP
+        self._activity = Activity()
         self._server = control.configuration.appliance.server
         self._log = structlog.get_logger("appliance")
 
@@ -64,13 +66,14 @@ class Appliance:
         listeners = self._listeners()
         control.address = "{}:{}".format(*listeners[0].getsockname()[:2])
         self._listen_to_signals()
-        remote, local = create_admin_app(control), create_admin_app(control, self)
+        remote, local = create_admin_app(control, self._activity), create_admin_app(control, self._activity, self)
         app = create_app(
             control.port,
             max_body=self._server.max_body,
             loopback=all(map(is_loopback, listeners)),
             admin=remote,
             metrics=self._server.metrics,
+            activity=self._activity,
             environ=os.environ,
             disk=self._disk,
         )
@@ -80,6 +83,7 @@ class Appliance:
             await control.adopt()
             tasks = [asyncio.create_task(control.reconciler.run()), asyncio.create_task(control.record(on_settled))]
             tasks.append(asyncio.create_task(control.watch_drift()))
+            tasks.append(asyncio.create_task(self._activity.run()))
             if watch and control.configuration.path:
                 tasks.append(asyncio.create_task(control.watch(control.configuration.path, self._stop)))
             await self._stop.wait()
@@ -111,7 +115,9 @@ class Appliance:
 
     async def _end(self, gateway: Server, listeners: Sequence[socket.socket]) -> Sequence[socket.socket] | None:
         self._log.info("stopping", engines=self._ending.name.lower())
-        self._control.events.close()  # whoever follows them would keep its connection, and so this process, for good
+        # Whoever follows them would keep its connection, and so this process, for good.
+        self._control.events.close()
+        self._activity.end()
         reconciler = self._control.reconciler
         if self._ending is Ending.STOP:
             await reconciler.shut_down()

@@ -17,7 +17,10 @@ from starlette.routing import Route
 from starlette.types import Message, Receive
 
 from appliance.errors import ApplianceError, Conflict, Stale
+from appliance.gateway.activity import INTERVAL, KEPT, Activity, Point
+from appliance.gateway.body import ClientGone
 from appliance.gateway.call import Call
+from appliance.gateway.port import Port
 from appliance.gateway.routes import Endpoint, Routes
 from appliance.plan.changes import Change
 from appliance.process.logs import Tail
@@ -97,6 +100,10 @@ class Control(Protocol):
 
     def log(self, model: str | None) -> Path: ...
 
+    def keys(self) -> Sequence[Mapping[str, Any]]:
+        """Every key's name and what it may do; nothing that helps to guess it."""
+        ...
+
 
 class Process(Protocol):
     """The control process itself, which only its own user may end. Both are asked for, not waited for."""
@@ -108,9 +115,9 @@ class Process(Protocol):
         ...
 
 
-def create_admin_app(control: Control, process: Process | None = None) -> Starlette:
+def create_admin_app(control: Control, activity: Activity, process: Process | None = None) -> Starlette:
     """With a `process` it can be ended, too: that is for the unix socket alone."""
-    api = _Api(control)
+    api = _Api(control, activity)
     routes = [
         Route("/admin/v1/status", api.status, methods=["GET"]),
         Route("/admin/v1/plan", api.plan, methods=["GET"]),
@@ -121,6 +128,8 @@ def create_admin_app(control: Control, process: Process | None = None) -> Starle
         Route("/admin/v1/rollback", api.rollback, methods=["POST"]),
         Route("/admin/v1/events", api.events, methods=["GET"]),
         Route("/admin/v1/logs", api.logs, methods=["GET"]),
+        Route("/admin/v1/keys", api.keys, methods=["GET"]),
+        Route("/admin/v1/activity", api.activity, methods=["GET"]),
     ]
     if process is not None:
         ends = _Ends(process)
@@ -129,11 +138,18 @@ def create_admin_app(control: Control, process: Process | None = None) -> Starle
     return Starlette(routes=routes, exception_handlers={ApplianceError: _refusal, HTTPException: _refusal})
 
 
-def routes(app: Starlette) -> Routes:
+class Revoked(ClientGone):
+    """The key of an answer that goes on is not in force any more: its client is nobody now."""
+
+
+def routes(app: Starlette, port: Port) -> Routes:
     """The same API in the gateway, for keys with the scope `admin`."""
 
     async def answer(call: Call, receive: Receive) -> None:
         async def send(message: Message) -> None:
+            # Events are followed for days. The save that takes a key away is told to them, and so comes through here.
+            if call.key is not None and call.key not in port.routing().keys:
+                raise Revoked
             if message["type"] == "http.response.start":
                 await call.start(message["status"], [*message["headers"]])
             else:
@@ -146,8 +162,9 @@ def routes(app: Starlette) -> Routes:
 
 
 class _Api:
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, activity: Activity) -> None:
         self._control = control
+        self._activity = activity
 
     async def status(self, _: Request) -> Response:
         return JSONResponse(self._control.status())
@@ -186,6 +203,14 @@ class _Api:
         last = request.headers.get("last-event-id", "")
         number = int(last) if last.isdecimal() else 0
         return StreamingResponse(_events(self._control, number), media_type="text/event-stream", headers=_LIVE)
+
+    async def keys(self, _: Request) -> Response:
+        return JSONResponse(self._control.keys())
+
+    async def activity(self, request: Request) -> Response:
+        if request.query_params.get("follow") == "true":
+            return StreamingResponse(_points(self._activity), media_type="text/event-stream", headers=_LIVE)
+        return JSONResponse(_plotted(self._activity.since(0)[1], fresh=True))
 
     async def logs(self, request: Request) -> Response:
         lines = min(_number(request, "lines") or LINES, MOST_LINES)
@@ -237,6 +262,20 @@ async def _events(control: Control, number: int) -> AsyncIterator[str]:
 def _event(kind: str, data: Mapping[str, Any], number: int | None = None) -> str:
     identity = "" if number is None else f"id: {number}\n"
     return f"{identity}event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+async def _points(activity: Activity) -> AsyncIterator[str]:
+    """All that is kept, then each point as it is put down."""
+    number, points = activity.since(0)
+    yield _event("activity", _plotted(points, fresh=True))
+    while not activity.closed:
+        number, points = await activity.follow(number)
+        yield _event("activity", _plotted(points, fresh=False))
+
+
+def _plotted(points: Sequence[Point], *, fresh: bool) -> dict[str, Any]:
+    """`fresh` says that these are all there are: what was known before is another run's."""
+    return {"interval": INTERVAL, "kept": KEPT, "fresh": fresh, "points": [asdict(point) for point in points]}
 
 
 async def _log(control: Control, tail: Tail, *, follow: bool) -> AsyncIterator[str]:

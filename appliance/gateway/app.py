@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from appliance import __version__
 from appliance.errors import RequestError
-from appliance.gateway import access_log, anthropic, docker, health, ollama, openai, openapi
+from appliance.gateway import access_log, anthropic, docker, health, keyless, ollama, openai, openapi, page
+from appliance.gateway.activity import Activity
 from appliance.gateway.admin import routes as admin_routes
 from appliance.gateway.admission import Admission
 from appliance.gateway.auth import authorise, check_loopback, no_keys
@@ -44,26 +45,35 @@ def create_app(
     keep_alive: float = KEEP_ALIVE,
     admin: Starlette | None = None,
     metrics: bool = False,
+    activity: Activity | None = None,
     environ: Mapping[str, str] | None = None,
     disk: Callable[[], Disk] | None = None,
 ) -> Gateway:
     """`loopback` says that only this machine can connect, and turns on the checks of Host and Origin.
 
     `keep_alive` is the seconds between two idle events on a stream that waits for its model. `admin` is the API for
-    keys with the scope `admin`. `environ` says whether requests are traced, and to where: Conflict is raised where what
-    that takes is not installed. `disk` measures what weights and environments take on disk; it may take a while.
+    keys with the scope `admin`, and for the page; `activity` is told what goes on. `environ` says whether requests are
+    traced, and to where: Conflict is raised where what that takes is not installed. `disk` measures what weights and
+    environments take on disk; it may take a while.
     """
     upstream = Upstream()
     admission = Admission(port, Hold(port, keep_alive))
-    proxy = Proxy(admission, Limiter(), port, upstream, max_body=max_body, metered=metrics, keep_alive=keep_alive)
+
+    def metered() -> bool:
+        return metrics or (activity is not None and activity.watched)
+
+    proxy = Proxy(admission, Limiter(), port, upstream, max_body=max_body, metered=metered, keep_alive=keep_alive)
     models = Models(port, created=int(time.time()))
     responses = Responses(port, proxy, admission)
     routes = {**openai.routes(proxy, models, responses), **anthropic.routes(proxy, models)}
     routes |= docker.routes(port, proxy, models, routes, disk)
     routes |= {**ollama.routes(port, proxy, models), **health.routes(port)}
     if admin is not None:
-        routes |= admin_routes(admin)
+        routes |= {**admin_routes(admin, port), **page.routes()}
     observers: list[Observer] = []
+    if activity is not None:
+        activity.attach(port, admission)
+        observers.append(activity)
     if metrics:
         from appliance.gateway.metrics import Metrics
 
@@ -129,7 +139,9 @@ class Gateway:
         if endpoint.scope is not None:
             call.key = authorise(self._port.routing().keys, call.headers, endpoint.scope)
             if endpoint.key_required and call.key is None:
-                raise no_keys(endpoint.scope)
+                if not (self._loopback and keyless.from_own_page(call.headers)):
+                    raise no_keys(endpoint.scope)
+                keyless.check(call.scope, call.headers)
         await endpoint.answer(call, receive)
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -149,6 +149,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/admin/v1/rollback"): Operation("Write one of them back to the file"),
     ("GET", "/admin/v1/events"): Operation("What happens, as it happens", answers=("text/event-stream",)),
     ("GET", "/admin/v1/logs"): Operation("The end of a log, or all that is written to it", answers=("text/plain",)),
+    ("GET", "/admin/v1/keys"): Operation("Every key's name and what it may do"),
+    ("GET", "/admin/v1/activity"): Operation("What went through in the last minutes; with `follow`, as it goes on"),
+    ("GET", "/ui"): Operation("The page; what it shows comes from the admin API", answers=("text/html",)),
 }
 """By method and path: every one that the table of routes has."""
 
@@ -170,6 +173,8 @@ BENEATH: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("POST", "/admin/v1/rollback"),
         ("GET", "/admin/v1/events"),
         ("GET", "/admin/v1/logs"),
+        ("GET", "/admin/v1/keys"),
+        ("GET", "/admin/v1/activity"),
     ),
 }
 """What a path that takes all beneath it has there."""
@@ -229,11 +234,11 @@ def document(table: Routes) -> dict[str, Any]:
 
 
 def operations(table: Routes) -> Iterator[tuple[str, str, Endpoint]]:
-    """Every method and path that the table answers, its wildcards spelled out."""
+    """Every method and path that the table answers to programs, its wildcards spelled out."""
     for path, methods in table.items():
         if path in BENEATH:
             yield from ((method, template, methods[method]) for method, template in BENEATH[path])
-        else:
+        elif not path.startswith("/ui/"):  # the page's own files
             yield from ((method, path.replace("/*", "/{path}"), endpoint) for method, endpoint in methods.items())
 
 

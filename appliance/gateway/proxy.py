@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -40,11 +41,11 @@ class Proxy:
         upstream: Upstream,
         *,
         max_body: int,
-        metered: bool,
+        metered: Callable[[], bool],
         keep_alive: float,
     ) -> None:
-        """`metered` says that somebody wants to know what every answer used, `keep_alive` for how many seconds a stream
-        may be silent."""
+        """`metered` says whether somebody wants to know what every answer used now, `keep_alive` for how many seconds a
+        stream may be silent."""
         self.keep_alive = keep_alive
         self._admission = admission
         self._limiter = limiter
@@ -61,7 +62,7 @@ class Proxy:
 
     def meters(self, call: Call) -> bool:
         """Whether this answer's usage is wanted, whatever its client asked for."""
-        return self._metered or (call.key is not None and call.key.limits.tokens_per_minute is not None)
+        return self._metered() or (call.key is not None and call.key.limits.tokens_per_minute is not None)
 
     async def ask(self, call: Call, receive: Receive, question: Question) -> None:
         """Raises RequestError; a client that goes away calls the request off, which ends the generation.
@@ -170,8 +171,10 @@ def _count(call: Call, connection: Connection) -> None:
     """Add what the engine says that this exchange used, or a guess where it had no time to say it."""
     if connection.status >= 400:
         return
-    found = usage.find(b"".join(connection.end))
-    if found is None and not connection.complete:
+    end = b"".join(connection.end)
+    found = usage.find(end)
+    # Some clients leave at `[DONE]`, before the connection's own end: that answer was complete.
+    if found is None and not connection.complete and b"data: [DONE]" not in end:
         found = usage.estimate(call.received, connection.taken, connection.end[-1] if connection.end else b"")
     if found is not None:
         call.usage = found if call.usage is None else call.usage + found

@@ -19,7 +19,7 @@ class Endpoint:
     """What the key must allow; None asks for no key."""
     dialect: Dialect = "openai"
     key_required: bool = False
-    """Whether nobody may ask without a key, even where none are configured."""
+    """Whether nobody may ask without a key, even where none are configured: but for the page, see `keyless`."""
 
 
 Routes = Mapping[str, Mapping[str, Endpoint]]

@@ -215,6 +215,10 @@ class Control:
         old, new = self._history.get(before), self._history.get(after) if after is not None else self._history.last()
         return "\n".join(difference(old, new or old))
 
+    def keys(self) -> list[dict[str, Any]]:
+        """Every key's name and what it may do, without its hash."""
+        return [key.model_dump(mode="json", exclude={"sha256"}) for key in self.configuration.appliance.auth.keys]
+
     def log(self, model: str | None) -> Path:
         """The log of a model's engines, or of the appliance itself where it runs in the background."""
         known = {path.stem: path for path in self._state.logs.glob("*.log")}

@@ -20,6 +20,7 @@ from openai.types.chat import ChatCompletionUserMessageParam
 
 from appliance.config.models import Key
 from appliance.errors import ApplianceError, NotReady
+from appliance.gateway.activity import Activity
 from appliance.gateway.app import create_app
 from appliance.gateway.docker.store import Disk
 from appliance.gateway.keys import digest
@@ -161,6 +162,7 @@ def serve(
     keep_alive: float = 5,
     deadlines: Deadlines = DEADLINES,
     metrics: bool = False,
+    activity: Activity | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Served]:
     listener = bind("127.0.0.1", 0)
@@ -178,6 +180,7 @@ def serve(
             loopback=loopback,
             keep_alive=keep_alive,
             metrics=metrics,
+            activity=activity,
             environ=environ,
             disk=lambda: Disk(models=1000, environments=5000),
         )

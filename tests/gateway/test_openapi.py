@@ -7,6 +7,7 @@ from typing import Any, cast
 import jsonschema
 import pytest
 
+from appliance.gateway.activity import Activity
 from appliance.gateway.admin import Control, create_admin_app
 from appliance.gateway.openapi import BENEATH, OPERATIONS, document, operations
 from appliance.gateway.reference import surface
@@ -23,7 +24,7 @@ def test_every_route_is_documented_and_nothing_else() -> None:
 
 
 def test_what_is_said_to_be_beneath_the_admin_path_is_there() -> None:
-    app: Any = create_admin_app(cast("Control", None))
+    app: Any = create_admin_app(cast("Control", None), Activity())
     routed = {(method, route.path.replace(":int", "")) for route in app.routes for method in route.methods - {"HEAD"}}
     assert set(BENEATH["/admin/v1/*"]) == routed
 
