@@ -11,11 +11,19 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.served import Served
+from appliance.routing import Routing
+from tests.gateway.served import FakePort, Served, route, serve
 from tests.gateway.test_openai_conformance import tiny
 
 HERE = Path(__file__).parent
-PINS = ("langchain-openai==1.7.3", "litellm==1.106.2", "mcp==2.3.0", "schemathesis==4.32.5")
+PINS = (
+    "langchain-openai==1.7.3",
+    "langchain-anthropic==1.7.7",
+    "langchain-ollama==1.1.0",
+    "litellm==1.106.2",
+    "mcp==2.3.0",
+    "schemathesis==4.32.5",
+)
 """LiteLLM imports mcp for tools, without asking for it."""
 
 
@@ -29,6 +37,13 @@ def clients(engine_home: Path) -> Path:
         subprocess.run([str(venv / "bin" / "pip"), "install", "--quiet", *PINS], check=True)
         done.write_text(" ".join(PINS))
     return venv / "bin"
+
+
+@pytest.fixture(scope="module")
+def dialects(engine: Path, clients: Path) -> dict[str, Any]:
+    """What LangChain saw of both: importing it takes longer than asking."""
+    with serve(FakePort(Routing(routes={"tiny": route(engine)}))) as served:
+        return run(clients, "langchain_dialects_client.py", served.base)
 
 
 def run(python: Path, script: str, base: str) -> dict[str, Any]:
@@ -58,6 +73,20 @@ def test_langchain_chats_streams_calls_tools_parses_and_embeds(gateway: Served, 
     assert seen["documents"] == [8, 8, 8]
     assert seen["query"] == 8
     assert "NotFoundError" in seen["unknown"]
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "ollama"])
+def test_langchain_works_in_the_translated_dialects(dialects: dict[str, Any], dialect: str) -> None:
+    seen = dialects[dialect]
+    assert seen["text"].startswith("tiny answers")
+    assert seen["streamed"] == seen["text"]
+    assert seen["pieces"] > 4
+    assert seen["streamed_usage"]["output_tokens"] == seen["usage"]["output_tokens"] > 0
+    assert seen["streamed_usage"]["input_tokens"] == seen["usage"]["input_tokens"] > 0
+    assert seen["calls"] == [["weather", {"city": "Rome"}]]
+    assert "sunny in Rome" in seen["after_tool"]
+    assert seen["parsed"] == {"city": "text", "days": 1}
+    assert dialects["vectors"] == [8, 8]
 
 
 def test_litellm_chats_streams_calls_tools_embeds_and_names_errors(gateway: Served, clients: Path) -> None:
