@@ -43,6 +43,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/python -m appliance.gateway.reference --check
 	$(BIN)/python -m tools.lock --check
 	$(BIN)/python -m tools.homebrew --check
+	$(BIN)/python -m appliance.gateway.reference --check
 
 DURATION ?= 600
 CLIENTS ?= 64

@@ -18,6 +18,8 @@ class Lease:
     def __init__(self) -> None:
         self.last_used = 0.0
         """When the last request ended, on the event loop's clock; 0 before the first."""
+        self.cut = False
+        """Whether the engine was stopped although requests were in flight."""
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()

@@ -1,12 +1,15 @@
-"""What the gateway costs per streamed request, beside nginx and vllm-router, in one run.
+"""What the gateway costs per streamed request, beside nginx, vllm-router and LiteLLM, in one run.
 
-    python -m benchmarks.gateway [--router VENV/bin/vllm-router] [--json FILE]
+    python -m benchmarks.gateway [--router VENV/bin/vllm-router] [--litellm VENV/bin/litellm] [--json FILE]
 
 Every target serves the same load in every round: 64 clients that ask for streams of 100 events, once as fast as the
 engine can write (burst: events share packets) and once paced at 10 ms (every event travels alone, as from a model), and
 16 paced clients for the time to first byte. CPU is the proxy's own process tree; the engine and the load have theirs.
 Compare figures within one run only. nginx is taken from PATH (Debian: `apt-get install nginx-light`); vllm-router is
-`pip install vllm-router==0.1.17` in an environment of its own. What is missing is left out.
+`pip install vllm-router==0.1.17` in an environment of its own, LiteLLM is `pip install 'litellm[proxy]'` in another.
+What is missing is left out. LiteLLM gets a tenth of the requests, or a run would take an hour.
+
+Ours is measured in memory, too: a thousand open streams in which nothing happens, and a body of 20 MB on its way.
 """
 
 from __future__ import annotations
@@ -16,13 +19,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -70,6 +74,8 @@ class Target:
     name: str
     start: Callable[[Engine, int, Path], list[str]]
     """The command that serves the engine on this port; scratch files may go into the directory."""
+    share: float = 1.0
+    """How much of the load it is given."""
 
 
 def appliance(engine: Engine, port: int, _: Path) -> list[str]:
@@ -99,6 +105,17 @@ def router(command: str) -> Callable[[Engine, int, Path], list[str]]:
         where = ["--host", "127.0.0.1", "--port", str(port), "--worker-urls", f"http://127.0.0.1:{engine.port}"]
         metrics = ["--prometheus-port", str(free_port())]
         return [command, *where, *metrics, "--policy", "round_robin", "--log-level", "error"]
+
+    return start
+
+
+def litellm(command: str) -> Callable[[Engine, int, Path], list[str]]:
+    def start(engine: Engine, port: int, directory: Path) -> list[str]:
+        config = directory / f"litellm-{port}.yaml"
+        parameters = {"model": f"openai/{MODEL}", "api_base": f"http://127.0.0.1:{engine.port}/v1", "api_key": "none"}
+        models = [{"model_name": MODEL, "litellm_params": parameters}]
+        config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": CLIENT_KEY}}))
+        return [command, "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
 
     return start
 
@@ -138,7 +155,8 @@ def ask(port: int, kind: Load) -> dict[str, float]:
     command += ["--clients", str(kind.clients), "--requests", str(kind.requests), "--spread", str(kind.spread)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout)
-    assert result["events"] == result["requests"] * EVENTS, f"streams were cut: {result}"
+    # LiteLLM leaves out chunks that say nothing.
+    assert result["events"] >= result["requests"] * TOKENS, f"streams were cut: {result}"
     return result
 
 
@@ -151,9 +169,10 @@ def cpu(pid: int) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in tree(pid))
 
 
-def measure(name: str, pid: int | None, port: int, kind: Load) -> dict[str, float]:
+def measure(name: str, pid: int | None, port: int, kind: Load, share: float = 1.0) -> dict[str, float]:
     """One load, after a short one that opens connections and warms caches."""
     ask(port, replace(kind, requests=kind.clients))
+    kind = replace(kind, requests=max(kind.clients, int(kind.requests * share)))
     before = cpu(pid) if pid else 0.0
     result = ask(port, kind)
     if pid:
@@ -168,18 +187,98 @@ def one_load(name: str, targets: list[Target], rounds: int, directory: Path) -> 
     results: dict[str, list[dict[str, float]]] = {"direct": [], **{target.name: [] for target in targets}}
     with ExitStack() as stack:
         found = stack.enter_context(engine(directory, name.replace(" ", "-"), kind.interval))
-        pids: dict[str, tuple[int | None, int]] = {"direct": (None, found.port)}
+        pids: dict[str, tuple[int | None, int, float]] = {"direct": (None, found.port, 1.0)}
         for target in targets:
             port = free_port()
             process = stack.enter_context(running(target.start(found, port, directory)))
-            wait_until(lambda port=port: listening(port), within=60, what=f"{target.name} listens")  # type: ignore[misc]
-            pids[target.name] = (process.pid, port)
+            wait_until(lambda port=port: listening(port), within=120, what=f"{target.name} listens")  # type: ignore[misc]
+            pids[target.name] = (process.pid, port, target.share)
         time.sleep(2)  # vllm-router listens before it has found its workers healthy
         for number in range(rounds):
             print(f"{name}, round {number + 1}", file=sys.stderr)
-            for target_name, (pid, port) in pids.items():
-                results[target_name].append(measure(target_name, pid, port, kind))
+            for target_name, (pid, port, share) in pids.items():
+                results[target_name].append(measure(target_name, pid, port, kind, share))
     return results
+
+
+IDLE = 1000
+BODY = 20 * 1000 * 1000
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the gateway's process."""
+
+    at_rest: int
+    idle_streams: int
+    """With a thousand streams open."""
+    before_body: int
+    peak_body: int
+    """The most it took while a body of 20 MB went through."""
+
+    @property
+    def in_words(self) -> str:
+        each = (self.idle_streams - self.at_rest) / IDLE / 1024
+        more = self.peak_body - self.before_body
+        return (
+            f"{IDLE} open streams: {self.idle_streams / 1e6:.0f} MB resident ({self.at_rest / 1e6:.0f} MB at rest, "
+            f"{each:.0f} KiB each)\na body of {BODY / 1e6:.0f} MB: {more / 1e6:.0f} MB more at its peak, "
+            f"{more / BODY:.1f} times its size"
+        )
+
+
+def measure_memory(directory: Path) -> Memory:
+    """Of our gateway alone, in a process of its own."""
+    with ExitStack() as stack:
+        found = stack.enter_context(engine(directory, "memory", INTERVAL))
+        port = free_port()
+        process = stack.enter_context(running(appliance(found, port, directory)))
+        wait_until(lambda: listening(port), what="the gateway listens")
+        ask(port, Load(INTERVAL, 8, 64))
+        at_rest = memory_of(process.pid, "VmRSS")
+        with open_streams(port, IDLE):
+            idle_streams = memory_of(process.pid, "VmRSS")
+        send_body(port, 1000)
+        before = memory_of(process.pid, "VmRSS")
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak counts from here
+        send_body(port, BODY)
+        return Memory(at_rest, idle_streams, before, memory_of(process.pid, "VmHWM"))
+
+
+def memory_of(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
+
+
+def post(port: int, body: dict[str, object]) -> socket.socket:
+    data = json.dumps(body).encode()
+    lines = f"host: localhost\r\nauthorization: Bearer {CLIENT_KEY}\r\ncontent-length: {len(data)}\r\n"
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
+    client.sendall(f"POST /v1/chat/completions HTTP/1.1\r\n{lines}\r\n".encode() + data)
+    return client
+
+
+@contextmanager
+def open_streams(port: int, count: int) -> Iterator[None]:
+    """Each has begun, and waits for its second token."""
+    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    clients = [post(port, {**body, "fake": {"stall_after": 1}}) for _ in range(count)]
+    try:
+        for client in clients:
+            assert b" 200 " in client.recv(65536)
+        yield
+    finally:
+        for client in clients:
+            client.close()
+
+
+def send_body(port: int, size: int) -> None:
+    """One message of this many bytes, as an image in a chat is."""
+    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "x" * size}]}
+    with post(port, {**body, "fake": {"events": 2}, "max_tokens": 2}) as client:
+        received = b""
+        while b"[DONE]" not in received:
+            received += client.recv(1 << 20)
 
 
 def summary(results: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, dict[str, float]]:
@@ -227,6 +326,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--router", help="the vllm-router command; default: from PATH")
+    parser.add_argument("--litellm", help="the litellm command")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write every figure and the machine here")
     given = parser.parse_args()
@@ -235,13 +335,18 @@ def main() -> None:
         targets.append(Target("nginx", nginx))
     if command := given.router or shutil.which("vllm-router"):
         targets.append(Target("vllm-router", router(command)))
+    if given.litellm:
+        targets.append(Target("litellm", litellm(given.litellm), share=0.1))
     about = {**describe(), "load_before": os.getloadavg(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
     with tempfile.TemporaryDirectory(prefix="gwb-") as directory:
         results = {name: one_load(name, targets, given.rounds, Path(directory)) for name in LOADS}
+        memory = measure_memory(Path(directory))
     rows = summary(results)
     print(table(rows))
+    print(f"\n{memory.in_words}")
     if given.json:
-        given.json.write_text(json.dumps({"machine": about, "summary": rows, "rounds": results}, indent=2) + "\n")
+        found = {"machine": about, "summary": rows, "memory": asdict(memory), "rounds": results}
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -590,11 +590,14 @@ class FakeEngine:
         count = 0
         # The envelope is rendered once: per token only the choice is, which is what a benchmark pays for.
         opening = f"data: {json.dumps(head, separators=(',', ':'))[:-1]},".encode()
-        trailer = b',"usage":null}\n\n' if usage else b"}\n\n"
 
         def render(value: Json) -> bytes:
-            end = b',"usage":%b}\n\n' % json.dumps(answer.usage_after(count)).encode() if continuous else trailer
-            return opening + b'"choices":[' + json.dumps(value, separators=(",", ":")).encode() + b"]" + end
+            usage_so_far = b',"usage":%b' % json.dumps(answer.usage_after(count)).encode() if continuous else b""
+            return b'%b"choices":[%b]%b}\n\n' % (
+                opening,
+                json.dumps(value, separators=(",", ":")).encode(),
+                usage_so_far,
+            )
 
         async def events() -> AsyncIterator[bytes]:
             nonlocal count

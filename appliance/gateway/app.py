@@ -116,6 +116,7 @@ class Gateway:
         except asyncio.CancelledError:
             # Either the client went away and nobody listens, or the server's own deadline has come.
             if not call.aborted:
+                call.dropped = True
                 await call.refuse(stopping())
         except Exception:  # noqa: BLE001 - the gateway's outermost edge
             self._log.exception("bug while answering a request", path=call.path, request_id=call.id.decode())

@@ -94,12 +94,14 @@ def for_engine(request: Mapping[str, Any], body: bytes | None, limit_name: str |
     return json.dumps({**request, **added, "model": route.served}, separators=(",", ":")).encode()
 
 
-def with_usage(request: Mapping[str, Any], body: bytes | None, limit_name: str | None, route: Route) -> bytes:
+def with_usage(
+    request: Mapping[str, Any], body: bytes | None, limit_name: str | None, route: Route
+) -> bytes | tuple[bytes, memoryview]:
     """The same, for a stream whose usage the gateway wants and its client did not ask for."""
     if request.get("stream_options") is None and "stream_options" not in request:
         # A long chat is not written again for one key more.
         made = for_engine(request, body, limit_name, route)
-        return b'{"stream_options":{"include_usage":true},' + made[made.index(b"{") + 1 :]
+        return b'{"stream_options":{"include_usage":true},', memoryview(made)[made.index(b"{") + 1 :]
     options = {**(request["stream_options"] or {}), "include_usage": True}
     # Per event it would be one more thing to take out again.
     options.pop("continuous_usage_stats", None)

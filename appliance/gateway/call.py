@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +17,9 @@ from appliance.gateway.errors import Dialect, Header, render, render_event
 from appliance.gateway.question import Stream
 from appliance.gateway.usage import Usage
 
+WRITE_NOW = "appliance.write_now"
+"""The server's extension of the scope. Its `call` writes these bytes of a body that goes on, unless it would wait."""
+
 _SANE = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -25,8 +28,10 @@ class Call:
 
     __slots__ = (
         "_send",
+        "_write_now",
         "aborted",
         "dialect",
+        "dropped",
         "ended",
         "error",
         "first_byte",
@@ -55,6 +60,7 @@ class Call:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
+        self._write_now: Callable[[bytes], bool] | None = scope.get("extensions", {}).get(WRITE_NOW, {}).get("call")
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -83,6 +89,8 @@ class Call:
         self.streaming = False
         self.ended = False
         self.aborted = False
+        self.dropped = False
+        """The appliance itself cut it short, with its engine or by ending."""
         self.error: str | None = None
         self.last = b""
         self.started = perf_counter()
@@ -103,6 +111,14 @@ class Call:
         self.last = body
         self.ended = not more
         return self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    def pour(self, body: bytes, *, more: bool) -> Awaitable[None] | None:
+        """The same for the bytes of a stream as they come: None where they have been written at once."""
+        if more and self._write_now is not None and self.first_byte is not None and self._write_now(body):
+            self.sent += len(body)
+            self.last = body
+            return None
+        return self.write(body, more=more)
 
     async def idle(self, stream: Stream) -> None:
         """Say that the answer goes on, or is still to begin: these bytes are no part of it."""

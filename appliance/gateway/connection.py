@@ -27,7 +27,9 @@ class EngineGone(Exception):
 
 
 class Write(Protocol):
-    def __call__(self, body: bytes, *, more: bool) -> Awaitable[None]: ...
+    def __call__(self, body: bytes, *, more: bool) -> Awaitable[None] | None:
+        """None where nothing is left to wait for."""
+        ...
 
 
 class Connection(asyncio.Protocol):
@@ -95,15 +97,19 @@ class Connection(asyncio.Protocol):
         if self._write is None or self._unfinished is not None or not (self._pieces or self.complete):
             return
         self._poured = self.complete
-        self._unfinished = _begin(self._write(self._take(), more=not self.complete))
+        writing = self._write(self._take(), more=not self.complete)
+        if writing is not None:
+            self._unfinished = _begin(writing)
 
     def _take(self) -> bytes:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         self._buffered = 0
-        if data:
-            self.end.append(data)
-            self.taken += len(data)
+        self.end.append(data)
+        self.taken += len(data)
         if self._paused:
             self._paused = False
             self._transport.resume_reading()

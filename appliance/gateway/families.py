@@ -71,7 +71,7 @@ COMPLETION_TOKENS = Family(
 DROPPED = Family(
     "appliance_dropped_requests",
     "counter",
-    "Requests that the appliance itself cut short: their engine was stopped, or the appliance ended, before they did. "
+    "Requests that the appliance itself cut short: their engine was stopped, or the appliance ended, before they had. "
     "Stays 0 unless a `drain_timeout` runs out.",
 )
 RELOADS = Family(

@@ -29,30 +29,8 @@ from appliance.gateway.port import Port
 from appliance.gateway.routes import Endpoint, Routes
 from appliance.gateway.upstream import Upstream
 
-CODES = frozenset(
-    (
-        "appliance_stopping",
-        "body_too_large",
-        "bug",
-        "context_length_exceeded",
-        "engine_failed",
-        "engine_unavailable",
-        "forbidden_origin",
-        "insufficient_scope",
-        "invalid_api_key",
-        "invalid_json",
-        "invalid_value",
-        "method_not_allowed",
-        "model_not_found",
-        "model_not_ready",
-        "queue_full",
-        "queue_timeout",
-        "rate_limit_exceeded",
-        "unknown_url",
-        "unsupported_endpoint",
-    )
-)
-"""The codes that may be labels. An engine makes up codes of its own, and those are counted as one."""
+CODES = 64
+"""Codes of errors that get series of their own. The gateway has half as many; engines may make up others."""
 OTHER = "other"
 STATES = ("stopped", "starting", "ready", "draining", "stopping", "failed")
 
@@ -70,6 +48,7 @@ class Metrics:
         self._requests = self._counter(families.REQUESTS)
         self._errors = self._counter(families.ERRORS)
         self._limited = self._counter(families.LIMITED)
+        self._dropped = self._counter(families.DROPPED)()
         self._prompt = self._counter(families.PROMPT_TOKENS)
         self._completion = self._counter(families.COMPLETION_TOKENS)
         self._duration = self._histogram(families.DURATION)
@@ -77,7 +56,7 @@ class Metrics:
         self._inter_token = self._histogram(families.INTER_TOKEN)
         self._queue_wait = self._histogram(families.QUEUE_WAIT)
         self._hold = self._histogram(families.HOLD)
-        self._cut = 0
+        self._codes: set[str] = set()
 
     def begun(self, call: Call) -> None:
         """Nothing is counted before the end."""
@@ -89,8 +68,8 @@ class Metrics:
         key = call.key.name if call.key else ""
         self._requests(model, key, call.dialect, str(call.status or CLIENT_GONE)).inc()
         if call.error is not None:
-            self._errors(model, call.error if call.error in CODES else OTHER).inc()
-            self._cut += call.error == "appliance_stopping"
+            self._errors(model, self._code(call.error)).inc()
+            self._dropped.inc(call.dropped)
         if call.limited is not None:
             self._limited(key, call.limited).inc()
         if call.waited:
@@ -102,6 +81,12 @@ class Metrics:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+    def _code(self, code: str) -> str:
+        if code not in self._codes and len(self._codes) >= CODES:
+            return OTHER
+        self._codes.add(code)
+        return code
 
     def _answered(self, call: Call, model: str, key: str) -> None:
         """An engine was asked."""
@@ -146,7 +131,6 @@ class Metrics:
         yield _gauge(families.IN_FLIGHT, _by_name((name, _in_flight(model)) for name, model in models.items()))
         yield _gauge(families.QUEUE_LENGTH, _by_name((nobody | dict(self._admission.waiting())).items()))
         yield _gauge(families.HELD, _by_name((nobody | self._admission.holding).items()))
-        yield _total(families.DROPPED, {(): status["dropped"] + self._cut})
         yield _total(families.RELOADS, _by_name(status["reloads"].items()))
         yield _total(families.ROLLOUTS, _by_name(status["rollouts"].items()))
         yield _gauge(families.GENERATION, {(): status["generation"]})
@@ -161,7 +145,8 @@ class Metrics:
 
     def _counter(self, family: Family) -> Callable[..., Counter]:
         # Looking a child up by its labels is half the cost of counting with it.
-        return cache(Counter(family.name, family.help, family.labels, registry=self._registry).labels)
+        whole = Counter(family.name, family.help, family.labels, registry=self._registry)
+        return cache(whole.labels) if family.labels else lambda: whole
 
     def _histogram(self, family: Family) -> Callable[..., Histogram]:
         whole = Histogram(family.name, family.help, family.labels, buckets=family.buckets, registry=self._registry)

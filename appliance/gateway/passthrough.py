@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -77,7 +77,9 @@ def _includes_usage(request: Mapping[str, Any]) -> bool:
     return options is not None and (not isinstance(options, dict) or options.get("include_usage") is True)
 
 
-def _body(target: Target, request: Mapping[str, Any], body: bytes, route: Route, *, unasked: bool) -> bytes:
+def _body(
+    target: Target, request: Mapping[str, Any], body: bytes, route: Route, *, unasked: bool
+) -> bytes | tuple[bytes, memoryview]:
     given: bytes | None = body
     if target.adapt is not None and (changes := target.adapt(request, route)):
         request, given = {**request, **changes}, None
@@ -108,7 +110,7 @@ async def relay(
         await call.start(connection.status, headers)
     if unasked and call.streaming:
         filters.append(Unasked())
-    await connection.pour(_filtered(call, filters) if filters else call.write)
+    await connection.pour(_filtered(call, filters) if filters else call.pour)
 
 
 class Filter(Protocol):
@@ -121,24 +123,17 @@ class Filter(Protocol):
 
 def _filtered(call: Call, filters: Sequence[Filter]) -> Write:
     """What an answer's bytes go through on their way."""
+    unasked = filters[0] if isinstance(filters[0], Unasked) else None
+    pour = call.pour
 
-    def write(body: bytes, *, more: bool) -> Awaitable[None]:
+    def write(body: bytes, *, more: bool) -> Awaitable[None] | None:
+        if unasked is not None and more and unasked.leaves(body):
+            return pour(body, more=True)
         for each in filters:
             body = each.feed(body) if more else each.feed(body) + each.flush()
-        return call.write(body, more=more) if body or not more else NOTHING
+        return pour(body, more=more) if body or not more else None
 
     return write
-
-
-class _Nothing:
-    """Awaited, it is over at once."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
-
-
-NOTHING = _Nothing()
 
 
 async def _answer_filtered(

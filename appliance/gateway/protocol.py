@@ -10,13 +10,14 @@ import asyncio
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from appliance.errors import RequestError
-from appliance.gateway.call import request_id
+from appliance.gateway.call import WRITE_NOW, request_id
 from appliance.gateway.errors import render
 
 HEADER_BYTES = 32 * 1024
@@ -115,6 +116,7 @@ class Protocol(HttpToolsProtocol):
         if self._refusal is not None:
             raise self._refusal  # ends the parsing, and comes back through `send_400_response`
         super().on_headers_complete()
+        self.scope["extensions"] = {WRITE_NOW: {"call": partial(_write_now, self.cycle)}}
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # what follows may be another protocol's
         self._expect(Reading.BODY)
@@ -209,6 +211,14 @@ class Protocol(HttpToolsProtocol):
             self.transport.write(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
             structlog.get_logger("gateway").info("connection refused", status=status, error=error.code)
         self.transport.close()
+
+
+def _write_now(cycle: RequestResponseCycle, body: bytes) -> bool:
+    """What the cycle's own `send` comes to for an event of a stream, at half the cost: no message, no coroutine."""
+    if not cycle.chunked_encoding or cycle.disconnected or cycle.flow.write_paused or not body:
+        return False
+    cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+    return True
 
 
 def _without_upgrade(data: bytes) -> bytes:

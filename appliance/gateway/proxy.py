@@ -164,6 +164,7 @@ class Proxy:
         except Unreachable:
             raise
         except EngineGone as error:
+            call.dropped = route.lease.cut
             raise engine_failed(route.model) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,32 +81,47 @@ class Unasked:
         self._dropping = False
         """The event of the last line is left out, and so is the empty line that ends it."""
 
+    def leaves(self, data: bytes) -> bool:
+        """Whether `feed` would give back just this. It is what nearly all events come to."""
+        return b'"usage"' not in data and data.endswith(b"\n") and not self._rest and not self._dropping
+
     def feed(self, data: bytes) -> bytes:
-        if not self._rest and not self._dropping and data.endswith(b"\n") and b'"usage"' not in data:
+        if self.leaves(data):
             return data
         cut = data.rfind(b"\n") + 1
         if not cut:
             self._rest += data
             return b""
         whole, self._rest = self._rest + data[:cut], data[cut:]
-        return b"".join(filter(None, map(self._line, whole.splitlines(keepends=True))))
+        return b"".join(self._kept(whole))
 
     def flush(self) -> bytes:
         """What is left of a stream that ended within a line."""
         rest, self._rest = self._rest, b""
         return rest
 
-    def _line(self, line: bytes) -> bytes:
-        if self._dropping and not line.strip():
-            self._dropping = False
-            return b""
-        self._dropping = False
-        if b'"usage"' not in line:
-            return line
-        if _is_trailer(line):
-            self._dropping = True
-            return b""
-        return _NO_USAGE.sub(b"", line)
+    def _kept(self, lines: bytes) -> Iterator[bytes]:
+        """Whole lines in as few pieces as can be: only those with the word are looked at."""
+        done = 0
+        while done < len(lines):
+            if self._dropping:
+                self._dropping = False
+                end = lines.index(b"\n", done) + 1
+                if not lines[done:end].strip():
+                    done = end
+                    continue
+            word = lines.find(b'"usage"', done)
+            if word < 0:
+                yield lines[done:]
+                return
+            begin, end = max(done, lines.rfind(b"\n", done, word) + 1), lines.index(b"\n", word) + 1
+            yield lines[done:begin]
+            line = lines[begin:end]
+            if _is_trailer(line):
+                self._dropping = True
+            else:
+                yield _NO_USAGE.sub(b"", line)
+            done = end
 
 
 _NO_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')

@@ -53,8 +53,6 @@ class Reconciler:
         self.generation = generation
         self.observed_generation = 0
         self.restarts: dict[str, int] = dict.fromkeys(desired, 0)
-        self.dropped = 0
-        """Requests whose engine was stopped before they had ended."""
         self._bring_up = bring_up
         self._published = published
         self._tell = tell
@@ -349,7 +347,7 @@ class Reconciler:
             return
         engine.enter(EngineState.STOPPING, now=self._now())
         if engine.process is not None:
-            self.dropped += engine.lease.in_flight
+            engine.lease.cut = engine.lease.in_flight > 0
             await engine.process.stop(timeout=STOP_TIMEOUT)
         engine.enter(EngineState.STOPPED, now=self._now())
 

@@ -26,7 +26,6 @@ def status(reconciler: Reconciler, configuration: Configuration, *, address: str
         "address": address,
         "generation": reconciler.generation,
         "observed_generation": reconciler.observed_generation,
-        "dropped": reconciler.dropped,
         "memory": {"budget": reconciler.budget, "taken": reconciler.taken, "overhead": reconciler.overhead},
         "ready": all(_serves_or_sleeps(reconciler, name) for name in reconciler.desired),
         "models": [_model(reconciler, name, now) for name in sorted(reconciler.desired)],

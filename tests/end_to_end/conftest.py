@@ -61,7 +61,7 @@ def served(engine_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     file = directory / "model-runner.yaml"
     file.write_text((ROOT / "model-runner.yaml").read_text())
     log = directory / "up.log"
-    command = [sys.executable, "-m", "appliance", "up", "-f", str(file)]
+    command = [sys.executable, "-m", "appliance", "up", "--metrics", "-f", str(file)]
     with log.open("w") as sink:
         process = subprocess.Popen(command, cwd=directory, env=environ(engine_home), stderr=sink)
     try:

@@ -41,7 +41,6 @@ class FakePort:
     load: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     """Seconds that a model that is not ready takes to become what is coming."""
-    dropped: int = 0
 
     def routing(self) -> Routing:
         return self.table
@@ -64,7 +63,6 @@ class FakePort:
             "problem": None,
             "generation": 1,
             "observed_generation": 1,
-            "dropped": self.dropped,
             "reloads": {"applied": 2},
             "rollouts": {"ready": 1},
             "memory": {"budget": 1000, "taken": 600},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from appliance.gateway.families import FAMILIES
 from appliance.routing import Routing
 from tests.gateway.scraping import OPENMETRICS, SCRAPER, page, value
 from tests.gateway.served import FakePort, Served, chat, key, raw_post, route, serve
-from tests.gateway.test_streaming import stats
+from tests.gateway.test_streaming import fragile, stats
 from tests.support import fake_engine, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -79,8 +80,6 @@ def test_the_numbers_are_those_of_what_was_sent(engine: Path) -> None:
 
 def test_state_is_that_of_the_reconciler(engine: Path) -> None:
     with measured(engine) as served:
-        served.state.dropped = 2
-        assert value(served, "appliance_dropped_requests_total") == 2
         assert value(served, "appliance_reloads_total", outcome="applied") == 2
         assert value(served, "appliance_rollouts_total", outcome="ready") == 1
         assert value(served, "appliance_engine_restarts_total", model="tiny") == 3
@@ -102,6 +101,25 @@ def test_what_runs_now_is_shown_while_it_runs(engine: Path) -> None:
         client.close()
         wait_until(lambda: value(served, "appliance_requests_in_flight", model="tiny") == 0)
         assert value(served, "appliance_requests_total", model="tiny", status="200") == 1
+
+
+def test_what_is_cut_by_the_end_of_its_engine_is_dropped_if_that_was_stopped_and_an_error_if_it_crashed(
+    directory: Path,
+) -> None:
+    for stopped in (False, True):
+        with fragile(directory) as (plain, where, process), serve(plain.state, metrics=True) as served:
+            served.change(keys=(key("scraper", "sk-scraper", scopes=("metrics",)), key("mine", "sk-mine")))
+            tiny = served.state.table.routes["tiny"]
+            assert tiny is not None
+            with ThreadPoolExecutor(1) as pool:
+                headers = {"authorization": "Bearer sk-mine"}
+                asked = pool.submit(served.ask, "POST", CHAT, chat(stream=True, fake={"stall_after": 1}), headers)
+                wait_until(lambda where=where: stats(where)["running"] == 1)  # type: ignore[misc]
+                tiny.lease.cut = stopped
+                process.kill()
+                assert b"engine_failed" in asked.result().content
+            assert value(served, "appliance_dropped_requests_total") == stopped
+            assert value(served, "appliance_errors_total", model="tiny", code="engine_failed") == 1
 
 
 @pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS, "", "*/*"])
