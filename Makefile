@@ -14,7 +14,8 @@ help:
 	@echo "make docs      regenerate the schema and the reference"
 	@echo "make lock      pin again what the control process needs, for the container and Homebrew"
 	@echo "make bench     the figures of docs/benchmarks.md"
-	@echo "make soak      ten minutes of edits and dying engines under load; DURATION=, CLIENTS=, SEED="
+	@echo "make soak      ten minutes of edits and dying engines under load, half an hour of every kind of client;"
+	@echo "               DURATION=, GATEWAY_DURATION= (seconds), CLIENTS=, SEED="
 	@echo "make fuzz      10,000 hostile inputs over real sockets, the seed printed; 100,000 mutated GGUF files; COUNT=, FILES=, SEED="
 
 $(VENV)/.installed: pyproject.toml
@@ -43,13 +44,15 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/python -m appliance.gateway.reference --check
 	$(BIN)/python -m tools.lock --check
 	$(BIN)/python -m tools.homebrew --check
-	$(BIN)/python -m appliance.gateway.reference --check
+	$(BIN)/python -m appliance.gateway.metrics_reference --check
 
 DURATION ?= 600
 CLIENTS ?= 64
 SEED ?= 1
-soak: install
+GATEWAY_DURATION ?= 1800
+soak: $(VENV)/.installed-dev
 	$(BIN)/appliance chaos --duration $(DURATION) --clients $(CLIENTS) --seed $(SEED)
+	$(BIN)/python -m benchmarks.soak --duration $(GATEWAY_DURATION) --clients $(CLIENTS) --seed $(SEED)
 
 COUNT ?= 10000
 FILES ?= 100000
@@ -68,6 +71,7 @@ bench: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m appliance.config.reference --write
 	$(BIN)/python -m appliance.gateway.reference --write
+	$(BIN)/python -m appliance.gateway.metrics_reference --write
 
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.lock

@@ -21,6 +21,8 @@ from appliance.gateway.server import bind, serving
 from appliance.routing import Lease, Route, Routing
 from benchmarks.streams import MODEL
 
+ALIAS = "gpt-bench"
+
 
 class OneEngine:
     def __init__(self, socket: str, client_key: str, engine_key: str) -> None:
@@ -28,7 +30,7 @@ class OneEngine:
         others = (Key(name=f"other-{number}", sha256=new_key()[1]) for number in range(4))
         limits = Limits(requests_per_minute=10**9, tokens_per_minute=10**12, concurrent=10**6)
         mine = Key(name="benchmark", sha256=digest(client_key.encode()), models=("ben*",), limits=limits)
-        self._routing = Routing(routes={MODEL: self._route}, keys=(*others, mine))
+        self._routing = Routing(routes={MODEL: self._route}, aliases={ALIAS: MODEL}, keys=(*others, mine))
 
     def routing(self) -> Routing:
         return self._routing
