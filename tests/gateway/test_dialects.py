@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.config.models import Limits
 from appliance.errors import RequestError
 from appliance.gateway.answers import Events
 from appliance.gateway.errors import Dialect, render, render_event
-from tests.gateway.served import Served
+from tests.gateway.served import Served, key, route
 
 STREAM = (
     b': a comment\n\ndata: {"a": 1}\n\nevent: named\r\ndata:{"b": 2}\r\n\r\ndata: one\ndata: two\n\ndata: [DONE]\n\n'
@@ -90,3 +94,67 @@ def test_an_error_event_stays_whole_after_one_that_was_cut(dialect: Dialect, who
     assert render_event(dialect, error, "req_1", last=cut).lstrip(b"\n") == event
     assert render_event(dialect, error, "req_1", last=cut).startswith(b"\n")
     assert event.startswith({"openai": b"data: {", "anthropic": b"event: error\ndata: {", "ollama": b"{"}[dialect])
+
+
+HELLO = [{"role": "user", "content": "hello there"}]
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/messages", {"messages": HELLO, "max_tokens": 50}),
+    ("/v1/complete", {"prompt": "hello there", "max_tokens": 50}),
+    ("/api/chat", {"messages": HELLO}),
+    ("/api/generate", {"prompt": "hello there"}),
+    ("/api/embed", {"input": ["hello", "there"]}),
+    ("/engines/v1/chat/completions", {"messages": HELLO}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), ASKED)
+@pytest.mark.parametrize("stream", [True, False])
+def test_every_dialect_is_metered_by_the_engines_own_count(
+    gateway: Served, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    limits = Limits(tokens_per_minute=1000, requests_per_minute=10)
+    gateway.change(keys=(key("one", "sk-one", limits=limits),))
+    answer = gateway.ask("POST", path, {"model": "tiny", "stream": stream, **body}, {"x-api-key": "sk-one"})
+    assert answer.status == 200
+    (line,) = gateway.lines()
+    assert line["prompt_tokens"] == 2
+    assert line["completion_tokens"] == (0 if path == "/api/embed" else 5)
+    assert (line["model"], line["path"]) == ("tiny", path)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "shape"),
+    [
+        ("/v1/messages", {"messages": HELLO, "max_tokens": 5}, {"type", "error", "request_id"}),
+        ("/api/chat", {"messages": HELLO}, {"error"}),
+        ("/engines/v1/chat/completions", {"messages": HELLO}, {"error"}),
+    ],
+)
+def test_a_limit_is_a_429_in_the_callers_shape(
+    gateway: Served, path: str, body: dict[str, Any], shape: set[str]
+) -> None:
+    gateway.change(keys=(key("one", "sk-one", limits=Limits(requests_per_minute=1)),))
+    statuses = []
+    for _ in range(2):
+        answer = gateway.ask("POST", path, {"model": "tiny", **body}, {"x-api-key": "sk-one"})
+        statuses.append(answer.status)
+    assert statuses == [200, 429]
+    assert set(answer.json()) == shape
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_limit_beyond_the_context_is_one_request_to_the_limits(gateway: Served) -> None:
+    gateway.change(keys=(key("one", "sk-one", limits=Limits(requests_per_minute=1)),))
+    asked = [{"role": "user", "content": f"fake:{json.dumps({'context': 4096})}"}]
+    body = {"model": "tiny", "messages": asked, "max_tokens": 9000}
+    assert gateway.ask("POST", "/v1/messages", body, {"x-api-key": "sk-one"}).status == 200
+
+
+def test_media_is_fetched_only_from_the_hosts_of_the_file(gateway: Served, engine: Path) -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "http://169.254.169.254/latest"}}
+    body = {"model": "tiny", "max_tokens": 5, "messages": [{"role": "user", "content": [image]}]}
+    refused = gateway.ask("POST", "/v1/messages", body)
+    assert (refused.status, refused.error()["type"]) == (400, "invalid_request_error")
+    assert "server.media_domains" in refused.error()["message"]
+    gateway.change(routes={"tiny": replace(route(engine), media_domains=("169.254.169.254",))})
+    assert gateway.ask("POST", "/v1/messages", body).status == 200
