@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
@@ -206,3 +207,15 @@ def test_stream_options_that_make_no_sense_are_the_engines_to_refuse(engine: Pat
     with limited(engine, tokens_per_minute=100_000) as served:
         served.ask("POST", CHAT, chat(stream=True, stream_options=7), MINE)
         assert stats(engine)["last_body"]["stream_options"] == 7
+
+
+def test_anthropics_sdk_sees_a_rate_limit_error(engine: Path) -> None:
+    with (
+        limited(engine, requests_per_minute=1) as served,
+        anthropic.Anthropic(base_url=served.base, api_key="sk-mine", max_retries=0) as sdk,
+    ):
+        question: Any = {"model": "tiny", "max_tokens": 5, "messages": QUESTION}
+        assert sdk.messages.create(**question).content
+        with pytest.raises(anthropic.RateLimitError) as caught:
+            sdk.messages.create(**question)
+        assert caught.value.response.headers["retry-after"]
