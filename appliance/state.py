@@ -51,12 +51,16 @@ class StateDirectory:
 
     @property
     def run(self) -> Path:
-        """Sockets and per-process directories: short enough for a unix socket, else under the temporary directory."""
+        """Sockets and per-process directories, where a unix socket's path is short enough.
+
+        (1) Inside. (2) Under the temporary directory. (3) Under /tmp: on macOS the temporary directory of a user is too
+        long itself.
+        """
         inside = self.root / "run"
-        if len(os.fsencode(inside)) + len("/engine-12345678") <= _LONGEST_SOCKET_DIRECTORY:
-            return inside
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:8]
-        return Path(tempfile.gettempdir()) / f"appliance-{os.getuid()}-{digest}"
+        own = f"appliance-{os.getuid()}-{digest}"
+        candidates = (inside, Path(tempfile.gettempdir(), own))
+        return next(filter(_short_enough, candidates), Path("/tmp", own))  # noqa: S108 - `prepare` refuses a foreign one
 
     @property
     def control_socket(self) -> Path:
@@ -105,12 +109,16 @@ class StateDirectory:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (self.environments, self.models, self.history, self.logs, self.run):
             path.mkdir(mode=0o700, exist_ok=True)
-        owner = self.run.stat()
+        owner = self.run.lstat()  # a link of somebody else counts as theirs
         if owner.st_uid != os.getuid() or owner.st_mode & 0o077:
             raise Conflict(
                 f"`{self.run}` belongs to uid {owner.st_uid} with mode {owner.st_mode & 0o777:o}, not to you alone",
                 hint="remove it, or set APPLIANCE_HOME to a directory of your own",
             )
+
+
+def _short_enough(run: Path) -> bool:
+    return len(os.fsencode(run)) + len("/e-12345678") <= _LONGEST_SOCKET_DIRECTORY
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:

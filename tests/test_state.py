@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,26 @@ def test_sockets_stay_short_however_long_the_state_directory_is(tmp_path: Path) 
     deep = StateDirectory(tmp_path / ("x" * 100) / "home")
     assert len(os.fsencode(deep.control_socket)) < 80
     assert deep.run != StateDirectory(tmp_path / ("y" * 100) / "home").run
+
+
+def test_sockets_stay_short_however_long_the_temporary_directory_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = tmp_path / "var" / "folders" / "zz" / "zyxvpxvq6csfxvn_n0000000000000" / "T"
+    monkeypatch.setattr(tempfile, "tempdir", str(users))
+    mac = StateDirectory(Path("/Users/somebody/Library/Application Support/appliance"))
+    longest = mac.run / "e-12345678" / "123e4567-e89b-12d3-a456-426614174000"
+    assert len(os.fsencode(longest)) <= 103
+
+
+def test_a_run_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give a directory away")
+    state = StateDirectory(tmp_path / "h")
+    state.prepare()
+    os.chown(state.run, 12345, 12345)
+    with pytest.raises(Conflict, match="12345"):
+        state.prepare()
 
 
 def test_a_shared_run_directory_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_an_engine_of_a_changed_model_serves_until_its_successor_is_ready(machin
     machine.up()
     before = revision(machine)
     crash(machine)
-    machine.write("--say", "loading weights", "--load-seconds", "1.5")
+    machine.write("--say", "loading weights", "--load-seconds", "6")
     process = machine.spawn_up()
     wait_until(lambda: "engine adopted" in machine.log, what="it is taken over")
     wait_until(lambda: started_up(machine), what="the control socket answers")
