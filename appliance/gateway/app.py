@@ -31,6 +31,7 @@ from appliance.gateway.limits import Limiter
 from appliance.gateway.observer import Observer, traced, tracing
 from appliance.gateway.openai import Models
 from appliance.gateway.port import Port
+from appliance.gateway.protocol import CLOSING
 from appliance.gateway.proxy import Proxy
 from appliance.gateway.responses import Responses
 from appliance.gateway.routes import Routes, dialect_of, find
@@ -118,9 +119,12 @@ class Gateway:
             if not call.aborted:
                 call.dropped = True
                 await call.refuse(stopping())
-        except Exception:  # noqa: BLE001 - the gateway's outermost edge
-            self._log.exception("bug while answering a request", path=call.path, request_id=call.id.decode())
-            await call.refuse(bug())
+        except Exception as error:  # noqa: BLE001 - the gateway's outermost edge
+            if isinstance(error, RuntimeError) and _closed(scope):
+                call.aborted = True  # uvloop refuses to write to nobody, an instant before it says that nobody is there
+            else:
+                self._log.exception("bug while answering a request", path=call.path, request_id=call.id.decode())
+                await call.refuse(bug())
         finally:
             for observer in self._observers:
                 observer.ended(call)
@@ -154,3 +158,7 @@ class Gateway:
         for observer in self._observers:
             await observer.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _closed(scope: Scope) -> bool:
+    return CLOSING in scope.get("extensions", ()) and bool(scope["extensions"][CLOSING]["call"]())

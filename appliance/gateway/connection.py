@@ -81,9 +81,9 @@ class Connection(asyncio.Protocol):
         cost of an event. One that has to wait for a slow client is finished by the task.
         """
         self._write = write
-        self._push()
         try:
-            while not self._poured:
+            self._push()
+            while not self._poured or self._unfinished is not None:
                 if self._unfinished is None:
                     await self._wait()
                 else:
@@ -94,12 +94,18 @@ class Connection(asyncio.Protocol):
             self._write = None
 
     def _push(self) -> None:
-        if self._write is None or self._unfinished is not None or not (self._pieces or self.complete):
+        if self._write is None or self._unfinished is not None or self._poured:
+            return
+        if not (self._pieces or self.complete):
             return
         self._poured = self.complete
-        writing = self._write(self._take(), more=not self.complete)
-        if writing is not None:
-            self._unfinished = _begin(writing)
+        try:
+            writing = self._write(self._take(), more=not self.complete)
+            if writing is not None:
+                self._unfinished = _begin(writing)
+        except RuntimeError as error:  # uvloop's, where the client has just left
+            # It is the task's, not that of whoever called with bytes from the engine.
+            self._unfinished = _Failed(error)
 
     def _take(self) -> bytes:
         pieces = self._pieces
@@ -116,9 +122,13 @@ class Connection(asyncio.Protocol):
         return data
 
     def release(self) -> None:
-        """Back to the pool after a complete exchange; otherwise closed at once, which aborts the generation."""
+        """Back to the pool after a complete exchange; otherwise closed at once, which aborts the generation.
+
+        A client that left may have left bytes of its answer here, which must not become part of the next one's.
+        """
         self.end.clear()
-        if self.complete and not self._closed and self._reusable:
+        taken = not self._pieces and self._unfinished is None
+        if self.complete and taken and not self._closed and self._reusable:
             self.idle_since = self._loop.time()
             self._idle.append(self)
         else:
@@ -200,6 +210,17 @@ class Connection(asyncio.Protocol):
         self.complete = self._begun
         # Only here: the parser has forgotten the message's headers when this call is over.
         self._reusable = self._parser.should_keep_alive()
+
+
+class _Failed:
+    """Awaited, it raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[None, None, None]:
+        raise self._error
+        yield
 
 
 def _begin(write: Awaitable[None]) -> Awaitable[None] | None:

@@ -39,6 +39,9 @@ SINGLE = frozenset(
 """Headers of which a second one would be read by somebody else than the first."""
 
 
+CLOSING = "appliance.closing"
+"""The ASGI extension that tells whether the connection is closed already: a write to it then is an error."""
+
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
@@ -75,6 +78,7 @@ class Protocol(HttpToolsProtocol):
         self._watch: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._refusal: RequestError | None = None
+        self._answering: RequestResponseCycle | None = None
 
     # What arrives
 
@@ -102,6 +106,16 @@ class Protocol(HttpToolsProtocol):
         self._end_watch()
         self._end_stall()
         super().connection_lost(exc)
+        # uvicorn tells the latest request alone, which is not the one that is being answered where several were sent
+        # at once.
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        self.pipeline.clear()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -116,7 +130,10 @@ class Protocol(HttpToolsProtocol):
         if self._refusal is not None:
             raise self._refusal  # ends the parsing, and comes back through `send_400_response`
         super().on_headers_complete()
-        self.scope["extensions"] = {WRITE_NOW: {"call": partial(_write_now, self.cycle)}}
+        self.scope["extensions"] = {
+            WRITE_NOW: {"call": partial(_write_now, self.cycle)},
+            CLOSING: {"call": self.transport.is_closing},
+        }
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # what follows may be another protocol's
         self._expect(Reading.BODY)
@@ -201,15 +218,22 @@ class Protocol(HttpToolsProtocol):
         self._end_watch()
         if self.transport.is_closing():
             return
-        cycle: RequestResponseCycle | None = self.cycle
-        busy = cycle is not None and cycle.response_started and not cycle.response_complete
-        if not busy and not self.pipeline:  # otherwise it would land in the middle of another answer
-            identity = request_id(None)
-            status, headers, body = render("openai", error, identity.decode())
-            lines = dict([*headers, (b"x-request-id", identity), (b"connection", b"close")])
-            head = b"".join(b"%b: %b\r\n" % line for line in lines.items())
-            self.transport.write(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
-            structlog.get_logger("gateway").info("connection refused", status=status, error=error.code)
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            if self._reading is not Reading.BODY or answering is not self.cycle:
+                # What is wrong came after a request that is still being answered: that is the last one here.
+                answering.keep_alive = False
+                self.pipeline.clear()
+                return
+            if answering.response_started:
+                self.transport.close()
+                return
+        identity = request_id(None)
+        status, headers, body = render("openai", error, identity.decode())
+        lines = dict([*headers, (b"x-request-id", identity), (b"connection", b"close")])
+        head = b"".join(b"%b: %b\r\n" % line for line in lines.items())
+        self.transport.write(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
+        structlog.get_logger("gateway").info("connection refused", status=status, error=error.code)
         self.transport.close()
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.served import Served, chat, key
+from tests.gateway.served import Served, chat, key, raw_post
 from tests.gateway.test_streaming import stats
+from tests.support import wait_until
 
 GET = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
@@ -144,3 +145,22 @@ def test_headers_and_url_have_a_size(gateway: Served, sent: bytes, status: bytes
     with gateway.connect() as client:
         client.sendall(sent)
         assert client.recv(65536).startswith(b"HTTP/1.1 %b " % status)
+
+
+def test_a_client_that_leaves_with_several_requests_sent_ends_the_one_that_runs(gateway: Served, engine: Path) -> None:
+    before = stats(engine)
+    endless = raw_post("/v1/chat/completions", chat(stream=True, fake={"stall_after": 1}))
+    with gateway.connect() as client:
+        client.sendall(endless * 3)
+        wait_until(lambda: stats(engine)["running"] == 1)
+    wait_until(lambda: stats(engine)["aborted"] == before["aborted"] + 1)
+    assert stats(engine)["requests"] == before["requests"] + 1
+
+
+def test_what_follows_a_request_and_is_none_does_not_spoil_its_answer(gateway: Served) -> None:
+    answer = exchange(
+        gateway, raw_post("/v1/chat/completions", chat(fake={"first": 0.1})) + b"\x16\x03\x01 nonsense\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"tiny answers" in answer

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,3 +180,80 @@ def test_a_write_that_waits_for_a_slow_client_is_finished_before_the_next(where:
 
     asyncio.run(main())
     assert bytes(got) == body
+
+
+class Gone(Exception):
+    """A client that cannot be written to."""
+
+
+async def refuse_to_take(body: bytes, *, more: bool) -> None:
+    raise Gone
+
+
+async def never_take(body: bytes, *, more: bool) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("leaving", [refuse_to_take, never_take, None])
+def test_what_a_client_leaves_of_its_answer_is_not_given_to_the_next(where: Path, leaving: Any) -> None:
+    """Not a byte of it, and the next client's own answer goes to nobody else. None: it takes nothing at all."""
+    number = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal number
+        while await reader.readexactly(len(REQUEST) + 2):
+            number += 1
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\nfor %d \r\n" % number)
+            await writer.drain()
+            writer.write(b"6\r\nto end\r\n0\r\n\r\n")
+
+    async def main() -> bytes:
+        got = bytearray()
+
+        async def take(body: bytes, *, more: bool) -> None:
+            got.extend(body)
+
+        async with scripted(where, script) as upstream:
+            connection = await upstream.request(str(where), REQUEST, b"{}")
+            if leaving is not None:
+                pouring = asyncio.create_task(connection.pour(leaving))
+                while not connection.complete and not pouring.done():  # noqa: ASYNC110 - a connection has no event
+                    await asyncio.sleep(0.001)
+                pouring.cancel()
+                await asyncio.wait([pouring])
+                assert pouring.cancelled() or isinstance(pouring.exception(), Gone)
+            while not connection.complete:  # noqa: ASYNC110 - the whole answer is there, and it stays untaken
+                await asyncio.sleep(0.001)
+            connection.release()
+            following = await upstream.request(str(where), REQUEST, b"{}")
+            async with asyncio.timeout(10):
+                await following.pour(take)
+            following.release()
+        return bytes(got)
+
+    assert asyncio.run(main()) == b"for 2 to end"
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_the_last_write_is_waited_for_as_well(where: Path, pieces: int) -> None:
+    script = answering(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (5 * pieces), *[b"hello"] * pieces)
+    got = bytearray()
+    ended = False
+
+    async def write(body: bytes, *, more: bool) -> None:
+        nonlocal ended
+        await asyncio.sleep(0.001)
+        got.extend(body)
+        ended = not more
+
+    async def main() -> None:
+        async with scripted(where, script) as upstream:
+            connection = await upstream.request(str(where), REQUEST, b"{}")
+            async with asyncio.timeout(10):
+                await connection.pour(write)
+            connection.release()
+            assert connection.usable
+
+    asyncio.run(main())
+    assert ended
+    assert bytes(got) == b"hello" * pieces
