@@ -97,7 +97,7 @@ class NotReady(EngineError):
 
 
 class RequestError(ApplianceError):
-    """A request that cannot be served as sent. `type` and `code` are OpenAI's words for it."""
+    """A request that cannot be served as sent. `type` and `code` are OpenAI's words for it; `reason` is for the log."""
 
     def __init__(
         self,
@@ -108,8 +108,10 @@ class RequestError(ApplianceError):
         code: str | None = None,
         param: str | None = None,
         retry_after: float | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.reason = reason
         self.status = status
         self.type = type
         self.code = code

@@ -106,9 +106,16 @@ class StateDirectory:
 
     def prepare(self) -> None:
         """Create what is missing, readable by this user alone."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (self.environments, self.models, self.history, self.logs, self.run):
-            path.mkdir(mode=0o700, exist_ok=True)
+        for path in (self.root, self.environments, self.models, self.history, self.logs, self.run):
+            try:
+                path.mkdir(mode=0o700, parents=path == self.root, exist_ok=True)
+            except OSError as error:
+                # Whatever is in its place may be somebody's data; nothing is removed on a guess.
+                what = "is not a directory" if path.exists() else f"cannot be made: {error.strerror}"
+                raise Conflict(
+                    f"the state directory is not usable: `{path}` {what}",
+                    hint="`appliance doctor` explains; move it away, or set APPLIANCE_HOME to a directory of your own",
+                ) from error
         owner = self.run.lstat()  # a link of somebody else counts as theirs
         if owner.st_uid != os.getuid() or owner.st_mode & 0o077:
             raise Conflict(

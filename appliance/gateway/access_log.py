@@ -23,6 +23,7 @@ def write(log: Any, call: Call) -> None:
         "revision": call.revision,
         "key": call.key.name if call.key else None,
         "error": call.error,
+        "reason": call.reason,
         "aborted": call.aborted or None,
         "prompt_tokens": call.usage.prompt if call.usage else None,
         "completion_tokens": call.usage.completion if call.usage else None,

@@ -38,15 +38,17 @@ def authorise(keys: tuple[Key, ...], headers: Headers, scope: Scope) -> Key | No
 
 def authenticate(keys: tuple[Key, ...], headers: Headers) -> Key:
     presented = _presented(headers)
+    if not presented and headers.get(b"authorization"):
+        raise _unauthorised("`Authorization` does not read `Bearer KEY`", "wrong_scheme")
     if not presented:
-        raise _unauthorised("no API key: send `Authorization: Bearer KEY` or `x-api-key: KEY`")
+        raise _unauthorised("no API key: send `Authorization: Bearer KEY` or `x-api-key: KEY`", "no_key")
     found = [key for key in (_match(keys, clear) for clear in presented) if key]
     if not found:
-        raise _unauthorised("this API key is not known here")
+        raise _unauthorised("this API key is not known here", "unknown_key")
     today = datetime.now(UTC).date()
     valid = next((key for key in found if not expired(key, today)), None)
     if valid is None:
-        raise _unauthorised(f"API key `{found[0].name}` expired on {found[0].expires}")
+        raise _unauthorised(f"API key `{found[0].name}` expired on {found[0].expires}", f"expired_key {found[0].name}")
     return valid
 
 
@@ -106,8 +108,8 @@ def _loopback(hostname: str) -> bool:
         return False
 
 
-def _unauthorised(message: str) -> RequestError:
-    return RequestError(message, status=401, code="invalid_api_key")
+def _unauthorised(message: str, reason: str) -> RequestError:
+    return RequestError(message, status=401, code="invalid_api_key", reason=reason)
 
 
 def no_keys(scope: Scope) -> RequestError:

@@ -45,6 +45,7 @@ class Call:
         "model",
         "path",
         "query",
+        "reason",
         "received",
         "revision",
         "route",
@@ -92,6 +93,7 @@ class Call:
         self.dropped = False
         """The appliance itself cut it short, with its engine or by ending."""
         self.error: str | None = None
+        self.reason: str | None = None
         self.last = b""
         self.started = perf_counter()
         self.first_byte: float | None = None
@@ -143,7 +145,7 @@ class Call:
 
     async def refuse(self, error: RequestError) -> None:
         """Answer with an error, or end with one what has been begun."""
-        self.error = error.code or error.type
+        self.error, self.reason = error.code or error.type, error.reason
         if not self.status:
             await self.answer(*render(self.dialect, error, self.id.decode()))
         elif self.streaming and not self.ended:

@@ -97,4 +97,7 @@ class History:
             fields: dict[str, Any] = json.loads(path.read_bytes())
             return Entry(**fields)
         except (ValueError, TypeError) as error:
-            raise ApplianceError(f"`{path}` is not a history record: {error}", hint="move it away to go on") from error
+            raise ApplianceError(
+                f"`{path}` is not a history record: {error}",
+                hint="move it away to go on; `appliance doctor` names all of them",
+            ) from error
