@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from starlette.types import Receive
@@ -180,10 +181,31 @@ def _adapt(request: Mapping[str, Any], route: Route, salt: str) -> dict[str, Any
         changes = {"store": True, "request_id": name(route, salt)}
     given = request.get("input")
     if not route.developer and isinstance(given, list):
-        changes["input"] = as_system(given)
+        changes |= _one_system(request.get("instructions"), as_system(given))
     if (tools := enforced(request)) is not None:
         changes["tools"] = tools
     return changes
+
+
+def _one_system(instructions: Any, items: list[Any]) -> dict[str, Any]:
+    """Agents send instructions and begin with a developer's item as well. The engine makes a system message of each, and
+    many chat templates refuse a second one, so that it becomes part of the first."""
+    texts = [*takewhile(lambda text: text is not None, map(_system_text, items))]
+    if not isinstance(instructions, str) or not instructions:
+        return {"input": items}
+    said = "\n\n".join([instructions, *filter(None, texts)])
+    return {"instructions": said, "input": items[len(texts) :]}
+
+
+def _system_text(item: Any) -> str | None:
+    """What a system item says, where that is text; None for any other item."""
+    if not isinstance(item, dict) or item.get("role") != "system":
+        return None
+    content = item.get("content")
+    if isinstance(content, str):
+        return content
+    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else [None]
+    return None if None in parts else "\n".join(map(str, parts))
 
 
 def _not_found(identity: str) -> RequestError:

@@ -63,8 +63,8 @@ def test_codex_is_streamed_its_events_in_order(gateway: Served, engine: Path) ->
         "response.completed",
     ]
     seen = stats(engine)["last_body"]
-    assert [item.get("role") for item in seen["input"][:2]] == ["system", "user"]
-    assert seen["input"][2:] == CODEX["input"][2:]  # type: ignore[index]
+    assert seen["instructions"] == "You are a coding agent running in a terminal.\n\nsandbox: read-only"
+    assert seen["input"] == CODEX["input"][1:]  # type: ignore[index]
     assert seen["store"] is False
 
 
