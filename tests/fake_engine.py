@@ -507,7 +507,7 @@ class FakeEngine:
             raise Refused(404, {"detail": "Not Found"})
         body = self.body(request)
         prompt = prompt_of(body)
-        fake = body.get("fake") or (json.loads(prompt.removeprefix("fake:")) if prompt.startswith("fake:") else {})
+        fake = body.get("fake") or directive(prompt)
         self.refuse_faults(fake)
         refuse_length(body, fake)
         digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
@@ -721,6 +721,13 @@ def refuse_length(body: Json, fake: Json) -> None:
     if context == 0:
         message = "This model's maximum context length is 10 tokens. However, your prompt contains 12 input tokens."
         raise refusal(400, message, "BadRequestError", "input_tokens")
+
+
+def directive(prompt: str) -> Json:
+    """The object after a `fake:` that begins a line: agents put other things around what they are asked."""
+    _, _, rest = f"\n{prompt}".partition("\nfake:")
+    found: Json = json.JSONDecoder().raw_decode(rest)[0] if rest else {}
+    return found
 
 
 def script_of(body: Json, fake: Json) -> list[str] | None:

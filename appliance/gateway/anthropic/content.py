@@ -16,15 +16,17 @@ BILLING = "x-anthropic-billing-header"
 
 def chat_messages(system: object, messages: list[Any]) -> list[Json]:
     """`system` and `messages` of a request to /v1/messages. Raises RequestError."""
-    found = [{"role": "system", "content": text}] if (text := system_text(system)) else []
+    found: list[Json] = []
+    instructions = [system_text(system)]
     for role, where, blocks in _turns(messages):
         if role == "user":
             found += _user(blocks, where)
         elif role == "assistant":
             found.append(_assistant(blocks))
         else:
-            found.append({"role": "system", "content": _text(blocks)})
-    return found
+            instructions.append(_text(blocks))
+    told = "\n\n".join(filter(None, instructions))
+    return [{"role": "system", "content": told}, *found] if told else found
 
 
 def system_text(system: object) -> str:
@@ -44,13 +46,19 @@ Block = tuple[str, Json]
 
 def _turns(messages: list[Any]) -> Iterator[tuple[str, str, list[Block]]]:
     """Role, place and blocks of each turn. Messages of one role that follow each other are one turn, as Anthropic has
-    it: most chat templates insist on turns that alternate."""
+    it: most chat templates insist on turns that alternate.
+
+    For the same reason instructions amid a conversation, which agents send, are said within the user's turn: templates
+    refuse such a message, or leave it out.
+    """
     turn: tuple[str, str, list[Block]] | None = None
     for where, message in objects(messages, "messages"):
         role = required(message, "role", str, f"{where}.")
         if role not in {"user", "assistant", "system"}:
             raise invalid(f"{where}.role", "must be `user`, `assistant` or `system`")
         blocks = _blocks(message.get("content"), f"{where}.content")
+        if role == "system" and turn is not None and turn[0] != "system":
+            role, blocks = "user", [(where, {"type": "text", "text": f"<system>\n{_text(blocks)}\n</system>"})]
         if turn is not None and turn[0] == role:
             turn[2].extend(blocks)
             continue

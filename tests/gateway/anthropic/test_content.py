@@ -134,12 +134,30 @@ def test_the_system_prompt_is_one_text_without_the_billing_header(system: Any, e
         ),
         (
             [user(text("q")), {"role": "system", "content": "Mind the time."}],
-            [{"role": "user", "content": "q"}, {"role": "system", "content": "Mind the time."}],
+            [{"role": "user", "content": "q\n<system>\nMind the time.\n</system>"}],
+        ),
+        (
+            [user(text("q")), assistant(USE), user(result("1")), {"role": "system", "content": [text("Go on.")]}],
+            [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "toolu_1", "content": "1"},
+                {"role": "user", "content": "<system>\nGo on.\n</system>"},
+            ],
+        ),
+        (
+            [{"role": "system", "content": "Be brief."}, user(text("q"))],
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"}],
         ),
     ],
 )
 def test_turns_become_messages(messages: list[Any], expected: list[Any]) -> None:
     assert chat_messages(None, messages) == expected
+
+
+def test_instructions_before_the_conversation_join_the_system_prompt() -> None:
+    messages = [{"role": "system", "content": "And kind."}, user(text("q"))]
+    assert chat_messages("Be brief.", messages)[0] == {"role": "system", "content": "Be brief.\n\nAnd kind."}
 
 
 def test_the_system_prompt_comes_first() -> None:

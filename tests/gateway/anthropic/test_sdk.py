@@ -290,6 +290,23 @@ def test_a_body_over_the_limit_is_too_large(sdk: anthropic.Anthropic) -> None:
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages.0.content.0.type: is required"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content: must be a list"),
         ({"messages": ["x"]}, "messages.0: must be an object"),
+        ({"messages": [*QUESTION, {"role": "assistant", "content": "It is "}]}, "trailing whitespace"),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "x", "input": {}}]}
+                ]
+            },
+            "their `tool_result` blocks must follow",
+        ),
+        (
+            {
+                "messages": [*QUESTION, {"role": "assistant", "content": "It is"}],
+                "tools": [WEATHER],
+                "tool_choice": {"type": "any"},
+            },
+            "cannot continue",
+        ),
         ({"system": 7}, "system: must be a list"),
         ({"temperature": "hot"}, "temperature: must be a number"),
         ({"stream": 1}, "`stream` must be true or false"),
