@@ -77,6 +77,8 @@ def _headline(status: dict[str, Any]) -> str:
 def _remarks(status: dict[str, Any]) -> list[str]:
     """What a person has to do something about."""
     remarks = [f"{path} has changed and needs `appliance restart`" for path in status["waiting_for_restart"]]
+    trusting = [model["name"] for model in status["models"] if model["trust_remote_code"]]
+    remarks += [f"{name} runs code from its checkpoint (trust_remote_code)" for name in trusting]
     remarks += [f"drift: {each['name']}: {each['kind']} {each['message']}" for each in status["drift"]]
     if status["problem"]:
         remarks.insert(0, f"the file cannot be used as it is now; the last valid one is in force\n{status['problem']}")

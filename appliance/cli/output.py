@@ -27,6 +27,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def warn(text: str) -> None:
+    """A remark that must not be overlooked: red on a terminal."""
+    note(f"\x1b[31m{text}\x1b[0m" if sys.stderr.isatty() else text)
+
+
 def failure(error: ApplianceError) -> None:
     note(f"error: {error.message}")
     if error.hint:

@@ -34,11 +34,14 @@ def _from_nothing(file: Path | None) -> dict[str, Any]:
     output.note("no appliance is running; this is what `appliance up` would do")
     models = read(file).appliance.models
     started = [name for name, model in models.items() if model.load == "startup"]
+    trusting = sorted(name for name, model in models.items() if model.engine.get("trust_remote_code") is True)
     actions = [{"action": "start", "model": name, "reason": "declared with `load: startup`"} for name in started]
-    return {"problem": None, "changes": [], "actions": actions, "memory": {}}
+    return {"problem": None, "changes": [], "actions": actions, "memory": {}, "trust_remote_code": trusting}
 
 
 def _show(answer: dict[str, Any]) -> None:
+    for name in answer.get("trust_remote_code", ()):
+        output.warn(f"{name} would run code from its checkpoint (trust_remote_code)")
     for each in answer.get("drift", ()):
         output.note(f"drift: {each['name']}: {each['kind']} {each['message']}")
     if not answer["changes"] and not answer["actions"]:

@@ -193,6 +193,14 @@ class Model(Strict):
     aliases: tuple[Text, ...] = ()
     """Further names clients may ask for; `*` and `?` match as in a shell."""
 
+    task: Literal["generate", "embed", "score"] | None = None
+    """What the model is for: `embed` serves `/v1/embeddings`, `score` serves `/v1/rerank` and `/v1/score`. null: as its
+    checkpoint tells."""
+
+    quantize: Literal[4, 6, 8] | None = None
+    """Bits of a weight that a GGUF file is quantized to anew when it is converted for MLX. null: as close to the file
+    as MLX can hold it."""
+
     load: Literal["startup", "on_demand"] = "startup"
     """When the engine is started: with the appliance, or at the first request."""
 

@@ -134,7 +134,8 @@ _NO_FORM = "its chat template has no form of tool call that is known here"
 
 def capabilities(given: Mapping[str, Any], chosen: Sequence[Choice]) -> frozenset[Capability]:
     """What a model can be asked for: `given` are the file's own arguments, `chosen` what `choose` has added."""
-    if given.get("runner") == "pooling" or given.get("convert") == "embed":
+    arguments = {**{choice.argument: choice.value for choice in chosen}, **given}
+    if arguments.get("runner") == "pooling" or arguments.get("convert") == "embed":
         return frozenset(("embedding",))
     found: set[Capability] = {"completion"}
     told = {choice.argument: choice for choice in chosen if choice.reason != _NO_FORM}

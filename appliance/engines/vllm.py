@@ -73,12 +73,15 @@ class VLLM:
             "VLLM_ENABLE_RESPONSES_API_STORE": "1",
             "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host could send the engine anywhere
             "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
+            # Adapters come and go without a restart. The routes are on this engine's own socket; the gateway has none.
+            **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if spec.arguments.get("enable_lora") else {}),
             **(_cpu_env(spec) if launch.platform == _CPU else {}),
         }
 
     def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:
         """Each rank has a cache and a core of its own."""
-        arguments = {**_CPU_DEFAULTS, **spec.arguments}
+        chosen = {choice.argument: choice.value for choice in launch.chosen}
+        arguments = {**_CPU_DEFAULTS, **chosen, **spec.arguments}
         if launch.platform != _CPU or arguments["kv_cache_memory_bytes"] is None:
             return None  # what it takes is the GPU's, or whatever vLLM finds free
         cache = vllm_arguments.count(arguments["kv_cache_memory_bytes"]) if shape.cache != () else 0

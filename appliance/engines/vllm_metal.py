@@ -110,7 +110,7 @@ class VLLMMetal:
             *(word for name, value in sorted(arguments.items()) for word in vllm_arguments.flags(name, value)),
         )
 
-    def env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:  # noqa: ARG002 - the Protocol's
+    def env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:
         return {
             **plugin_environ(),
             "VLLM_API_KEY": launch.key,
@@ -119,6 +119,8 @@ class VLLMMetal:
             "HF_HUB_OFFLINE": "1",
             "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host could send the engine anywhere
             "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
+            # Adapters come and go without a restart. The routes are on this engine's own socket; the gateway has none.
+            **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if spec.arguments.get("enable_lora") else {}),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core stays a process of its own, with the worker in it
             REPORT: str(launch.directory / DEVICE),
         }

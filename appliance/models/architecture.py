@@ -17,6 +17,8 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "intermediate": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "context": ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "n_ctx"),
 }
+MOST_LAYERS = 4096
+"""Far above what any model has: a damaged file must not make us count to 4 billion."""
 _STATEFUL = frozenset({"linear_attention", "mamba", "conv", "recurrent"})
 _ENCODERS = ("ForMaskedLM", "BertModel", "RobertaModel", "XLMRobertaModel", "MPNetModel", "NomicBertModel")
 _FAR_FIRST = {"gemma3": 6, "gemma3_text": 6, "gemma2": 2}
@@ -67,7 +69,7 @@ def layer_caches(numbers: Numbers) -> tuple[LayerCache, ...] | None:
     if numbers.encoder:  # (1)
         return ()
     layers = numbers.count("layers")
-    if layers is None:
+    if layers is None or layers > MOST_LAYERS:
         return None
     if latent := numbers.count("kv_lora_rank"):  # (2)
         return (LayerCache(layers, latent + (numbers.count("qk_rope_head_dim") or 0)),)

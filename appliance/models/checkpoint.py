@@ -12,7 +12,7 @@ from typing import Any, Literal
 from appliance.errors import SourceError, SourceNotFound, UnsupportedModel
 from appliance.models.safetensors_header import read_table
 
-Kind = Literal["hf", "gguf", "mlx"]
+Kind = Literal["hf", "gguf", "mlx", "lora"]
 
 KEPT = frozenset({".gguf", ".safetensors", ".json", ".txt", ".model", ".jinja"})
 """Suffixes of the files a checkpoint needs. Code and pickles are not among them: loading one would execute it."""
@@ -59,6 +59,8 @@ def _directory(path: Path) -> tuple[Path, Kind]:
     with_suffix = {
         suffix: [name for name in files if Path(name).suffix.lower() == suffix] for suffix in KEPT | _PICKLES
     }
+    if "adapter_config.json" in files:
+        return _adapter(path, files)
     if with_suffix[".safetensors"]:
         return _safetensors(path, files)
     if with_suffix[".gguf"]:
@@ -68,6 +70,17 @@ def _directory(path: Path) -> tuple[Path, Kind]:
     raise SourceNotFound(
         f"`{path}` holds no weights", hint="it should hold config.json and *.safetensors, or a .gguf file"
     )
+
+
+def _adapter(path: Path, files: dict[str, Path]) -> tuple[Path, Kind]:
+    weights = files.get("adapter_model.safetensors")
+    if weights is None:
+        if pickles := [name for name in files if Path(name).suffix.lower() in _PICKLES]:
+            raise _pickle(files[pickles[0]])
+        raise SourceNotFound(f"`{path}` is an adapter without adapter_model.safetensors", hint="fetch it again")
+    _json(files["adapter_config.json"])
+    read_table(weights)
+    return path, "lora"
 
 
 def _safetensors(path: Path, files: dict[str, Path]) -> tuple[Path, Kind]:

@@ -114,8 +114,16 @@ class Store:
 
         `bits` is what a GGUF is quantized to for MLX; None keeps as close to the file as MLX can.
         """
-        if wanted == "any" or checkpoint.kind == wanted or (wanted, checkpoint.kind) == ("mlx", "hf"):
+        if (
+            (wanted == "any" and checkpoint.kind != "lora")
+            or checkpoint.kind == wanted
+            or (wanted, checkpoint.kind) == ("mlx", "hf")
+        ):
             return checkpoint.path
+        if checkpoint.kind == "lora" or wanted == "any":
+            raise UnsupportedModel(
+                f"`{checkpoint.path}` is a LoRA adapter, not a model", hint="declare it under `adapters` of its model"
+            )
         if wanted == "hf" and checkpoint.kind == "mlx":
             raise UnsupportedModel(
                 f"`{checkpoint.path}` is quantized for MLX, which this backend cannot load",

@@ -45,6 +45,8 @@ COSTS: Mapping[str, Cost] = {
     "models.*.source": Cost.RESTART,
     "models.*.backend": Cost.ENVIRONMENT,
     "models.*.aliases": Cost.LIVE,
+    "models.*.task": Cost.RESTART,
+    "models.*.quantize": Cost.RESTART,
     "models.*.load": Cost.LIVE,
     "models.*.idle_unload": Cost.LIVE,
     "models.*.engine": Cost.RESTART,
@@ -82,7 +84,17 @@ def _compare(pattern: str, cost: Cost, before: Appliance, after: Appliance) -> I
     old, new = dict(_values(pattern, before)), dict(_values(pattern, after))
     for path in dict.fromkeys((*old, *new)):
         if old.get(path) != new.get(path):
-            yield Change(path, cost, old.get(path), new.get(path))
+            yield Change(path, _adapters_cost(cost, path, before, after), old.get(path), new.get(path))
+
+
+def _adapters_cost(cost: Cost, path: str, before: Appliance, after: Appliance) -> Cost:
+    """Adapters come and go in an engine that was started for some; the first needs another engine, the last too."""
+    parts = path.split(".")
+    if parts[-1] != "adapters":
+        return cost
+    name = ".".join(parts[1:-1])
+    models = [appliance.models.get(name) for appliance in (before, after)]
+    return Cost.LIVE if all(each and (each.adapters or each.engine.get("enable_lora")) for each in models) else cost
 
 
 def _values(pattern: str, appliance: Appliance) -> Iterator[tuple[str, Any]]:

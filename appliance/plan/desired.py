@@ -24,6 +24,8 @@ class EngineSpec:
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
     command: tuple[str, ...] = ()
     health: str = "/health"
+    quantize: int | None = None
+    """Bits that a GGUF is quantized to when it is converted for MLX."""
     environment: str = ""
     """Identity of the engine environment: the pinned list's name and digest, or an interpreter's path."""
 

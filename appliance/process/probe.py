@@ -42,8 +42,8 @@ async def healthy(address: Address, path: str, *, timeout: float) -> bool:
 async def generate(address: Address, model: str, *, timeout: float) -> str | None:
     """None when the engine has generated something; else what it said.
 
-    Engines differ in what they serve: completions first, then chat, then, for pooling models, an embedding. The first
-    refusal is the one reported.
+    Engines differ in what they serve: completions first, then chat, then, for pooling models, an embedding, and for
+    classifiers a score. The first refusal is the one reported.
     """
     message = {"role": "user", "content": "Hello"}
     refusal: str | None = None
@@ -51,6 +51,7 @@ async def generate(address: Address, model: str, *, timeout: float) -> str | Non
         ("/v1/completions", {"model": model, "prompt": "Hello", "max_tokens": 1}),
         ("/v1/chat/completions", {"model": model, "messages": [message], "max_tokens": 1}),
         ("/v1/embeddings", {"model": model, "input": "Hello"}),
+        ("/score", {"model": model, "text_1": "Hello", "text_2": "Hello"}),
     ):
         try:
             reply = await request(address, "POST", path, body, timeout=timeout)

@@ -15,7 +15,7 @@ import structlog
 
 from appliance.config.models import Appliance
 from appliance.engines import driver_for
-from appliance.engines.driver import Driver, Launch, Shape
+from appliance.engines.driver import Choice, Driver, Launch, Shape
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
 from appliance.errors import EngineCrashed, InsufficientMemory, StartupFailed
 from appliance.models.checkpoint import Checkpoint
@@ -24,11 +24,13 @@ from appliance.models.lockfile import Lock, pinned, require
 from appliance.models.shape import shape
 from appliance.models.sources import LocalSource, Source, parse_source
 from appliance.models.store import Store
+from appliance.models.task import choices
 from appliance.models.template import template
 from appliance.plan.desired import DesiredModel, EngineSpec
 from appliance.process.engine_process import EngineProcess
 from appliance.process.zygotes import Zygotes
 from appliance.progress import Progress, Report
+from appliance.reconcile.adapters import Adapters
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.estimate import what_fits
 from appliance.state import StateDirectory
@@ -47,14 +49,17 @@ class BringUp:
         *,
         report: Report,
         environ: Mapping[str, str],
+        base: Path,
         lock: Lock | None = None,
     ) -> None:
-        """With `lock` no engine starts on other bytes than those that it has."""
+        """`base` is the directory that relative paths in the file start from. With `lock` no engine starts on other
+        bytes than those that it has."""
         self._state = state
         self._environments = Environments(state.environments)
         self._report = report
         self._environ = environ
         self._lock = lock
+        self._base = base
         self._zygotes = Zygotes(state.run, state.logs, environ=environ)
         self._log = structlog.get_logger("reconcile")
         self.configure(appliance, environments)
@@ -65,6 +70,7 @@ class BringUp:
         self._specs = environments
         token = appliance.huggingface.token
         self._store = Store(self._state.models, token=token.get_secret_value() if token else None)
+        self.adapters = Adapters(self._store, appliance, self._base, self._report)
 
     @property
     def overhead(self) -> int:
@@ -84,17 +90,22 @@ class BringUp:
             held.enter_context(self._store.use(model))
             launch = self._launch(driver, environment, model)
             chat = await asyncio.to_thread(template, model, engine.spec.arguments.get("chat_template"))
-            launch = replace(launch, chosen=driver.choose(engine.spec, chat), developer=chat.developer)
+            chosen = (*driver.choose(engine.spec, chat), *_task(engine.spec, model), *await self._lora(engine.spec))
+            launch = replace(launch, chosen=chosen, developer=chat.developer)
             found = await asyncio.to_thread(shape, model)
             warm = await self._admission(engine, driver, launch, found)
             self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
             zygote = await self._zygote(engine.spec, driver, launch, environment) if warm else None
             engine.memory = driver.memory(engine.spec, launch, found) or 0  # a new zygote's bytes are its own now
             process = await self._start(engine.spec, want, driver, launch, zygote)
+            await self.adapters.settle(engine, process)
             until_exit = held.pop_all()
         process.exited.add_done_callback(lambda _: until_exit.close())
         self._say(engine, Progress(f"model {engine.spec.model}", "ready"))
         return process
+
+    async def _lora(self, spec: EngineSpec) -> tuple[Choice, ...]:
+        return await self.adapters.choices(spec.model) if spec.arguments.get("enable_lora") else ()
 
     def _say(self, engine: Engine, progress: Progress) -> None:
         engine.step = progress.step
@@ -118,7 +129,9 @@ class BringUp:
         checkpoint = await self._pull(engine.spec.model, source, report, subject)
         engine.files = checkpoint.digest if isinstance(source, LocalSource) else ""
         python = environment.python if environment else None
-        return await self._store.prepare(checkpoint, driver.format, python, report, subject=subject)
+        return await self._store.prepare(
+            checkpoint, driver.format, python, report, subject=subject, bits=engine.spec.quantize
+        )
 
     async def _pull(self, model: str, source: Source, report: Report, subject: str) -> Checkpoint:
         """The checkpoint; with a lock, the one that is locked."""
@@ -195,6 +208,14 @@ class BringUp:
     async def close(self) -> None:
         """Engines that were forked live on."""
         await self._zygotes.close()
+
+
+def _task(spec: EngineSpec, model: Path) -> tuple[Choice, ...]:
+    """What the checkpoint says that it is for, where the file does not."""
+    given = spec.arguments
+    if spec.command or "runner" in given or "convert" in given:
+        return ()
+    return choices(model)
 
 
 def _directory(run: Path) -> Path:

@@ -66,8 +66,15 @@ class Control:
         self._rollouts = dict.fromkeys(("ready", "degraded"), 0)
         environments = choose_environments(configuration.appliance, state)
         self._bring_up = BringUp(
-            configuration.appliance, state, environments, report=report, environ=environ, lock=lock
+            configuration.appliance,
+            state,
+            environments,
+            report=report,
+            environ=environ,
+            base=configuration.base,
+            lock=lock,
         )
+        self._settling: asyncio.Task[None] | None = None
         self._drift: list[dict[str, Any]] = []
         self.port = Port(configuration.appliance, self.status)
         desired = self._desired(configuration.appliance, environments)
@@ -94,6 +101,7 @@ class Control:
     async def adopt(self) -> None:
         """Take over what an earlier control process left. To be done before the reconciler runs."""
         await take_over(self._state, self.reconciler)
+        await self._settle_adapters()
 
     async def watch(self, path: Path, stop: asyncio.Event) -> None:
         async for _ in saves(path, stop):
@@ -168,7 +176,16 @@ class Control:
         self.reconciler.budget = budget(appliance.memory)
         desired = self._desired(appliance, environments)
         self.reconciler.desire(desired, generation=self._begin(desired, changes))
+        self._settling = asyncio.create_task(self._settle_adapters())
         self._log.info("reloaded", changes={change.path: change.cost.value for change in changes})
+
+    async def _settle_adapters(self) -> None:
+        """Bring engines that run to the adapters that the file gives them; those that start come with theirs."""
+        ready = [engine for engine in self.reconciler.engines.values() if engine.takes_requests and engine.process]
+        for engine in ready:
+            if engine.process is not None:
+                await self._bring_up.adapters.settle(engine, engine.process)
+                self.port.publish()
 
     def _desired(self, appliance: models.Appliance, environments: Mapping[str, EnvironmentSpec]) -> Desired:
         identities = {backend: spec.identity for backend, spec in environments.items()}

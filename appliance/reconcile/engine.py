@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,6 +35,10 @@ class Engine:
     """Bytes: an estimate until the engine is ready, then what it was seen to take."""
     files: str = ""
     """The state of the local files that it has loaded; empty for fetched ones, which do not change by themselves."""
+    adapters: frozenset[str] = frozenset()
+    """The LoRA adapters that it answers to."""
+    adapter_problems: Mapping[str, str] = field(default_factory=dict)
+    """Why it does not answer to the others."""
     lease: Lease = field(default_factory=Lease)
     process: EngineProcess | None = None
     task: asyncio.Task[None] | None = None
@@ -111,6 +115,7 @@ class Engine:
             "pid": self.process.pid if self.process else None,
             "in_flight": self.lease.in_flight,
             "memory": self.memory,
+            "adapters": sorted(self.adapters),
             "chosen": [asdict(choice) for choice in self.process.launch.chosen] if self.process else [],
             "step": self.step or None,
             "reason": self.reason or None,

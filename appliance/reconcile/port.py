@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from appliance.config.models import Appliance, Key, Model
@@ -41,6 +42,7 @@ class Port:
         self._media_domains = appliance.server.media_domains
         self._keys: tuple[Key, ...] = appliance.auth.keys
         self._aliases, self._globs = _aliases(appliance.models)
+        self._bases = {each.name: name for name, model in appliance.models.items() for each in model.adapters}
         self.publish()
 
     def attach(self, reconciler: Reconciler) -> None:
@@ -49,8 +51,10 @@ class Port:
 
     def publish(self) -> None:
         serving = {name: self._reconciler.serving(name) if self._reconciler else None for name in self._models}
+        routes = {name: self._route(engine) if engine else None for name, engine in serving.items()}
+        routes |= {name: self._adapter(name, serving[base]) for name, base in self._bases.items()}
         self._routing = Routing(
-            routes={name: self._route(engine) if engine else None for name, engine in serving.items()},
+            routes=routes,
             aliases=self._aliases,
             globs=self._globs,
             keys=self._keys,
@@ -74,12 +78,24 @@ class Port:
             raise NotReady(f"{HELD} requests wait for model `{model}` already", retry_after=30.0)
         self._held[model] += 1
         try:
-            return self._route(await self._reconciler.ready(model, timeout=within))
+            engine = await self._reconciler.ready(self._bases.get(model, model), timeout=within)
+            if model not in self._bases:
+                return self._route(engine)
+            if (route := self._adapter(model, engine)) is None:
+                why = engine.adapter_problems.get(model, "it is being loaded")
+                raise NotReady(f"adapter `{model}` is not there: {why}", retry_after=5.0)
+            return route
         finally:
             self._held[model] -= 1
 
     def status(self) -> Mapping[str, Any]:
         return self._status()
+
+    def _adapter(self, name: str, engine: Engine | None) -> Route | None:
+        """The route of the engine that has this adapter, under the adapter's name; it shares the engine's places."""
+        if engine is None or name not in engine.adapters:
+            return None
+        return replace(self._route(engine), served=name)
 
     def _route(self, engine: Engine) -> Route:
         model = self._models[engine.spec.model]  # only declared models are ever routed to

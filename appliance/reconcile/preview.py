@@ -50,7 +50,13 @@ def preview(
                 )
             else:
                 steps.append(_step(action, observed))
-    return {"changes": list(_changes(before, after)), "actions": steps, "memory": future.memory()}
+    trusting = sorted(name for name, want in desired.items() if want.spec.arguments.get("trust_remote_code") is True)
+    return {
+        "changes": list(_changes(before, after)),
+        "actions": steps,
+        "memory": future.memory(),
+        "trust_remote_code": trusting,
+    }
 
 
 @dataclass

@@ -13,6 +13,13 @@ from appliance.plan.desired import Desired, DesiredModel, EngineSpec
 
 METAL = "vllm-metal"
 
+_TASKS: Mapping[str, Mapping[str, str]] = {
+    "generate": {"runner": "generate"},
+    "embed": {"runner": "pooling", "convert": "embed"},
+    "score": {"runner": "pooling", "convert": "classify"},
+}
+"""vLLM's own words for them."""
+
 
 def resolve(appliance: Appliance, *, environments: Mapping[str, str], base: Path) -> Desired:
     """Every model of the file as desired state.
@@ -30,9 +37,11 @@ def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[
     env = {name: secret.get_secret_value() for name, secret in secrets.items()}
     if backend == METAL and appliance.metal.device != "default":
         env.setdefault("METAL_DEVICE", appliance.metal.device)
-    engine = dict(model.engine)
+    engine = {**(_TASKS[model.task] if model.task and not command else {}), **model.engine}
     if appliance.server.media_domains and not command:
         engine["allowed_media_domains"] = [*appliance.server.media_domains]
+    if model.adapters and not command:
+        engine.setdefault("enable_lora", True)
     spec = EngineSpec(
         model=name,
         backend=backend,
@@ -41,6 +50,7 @@ def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[
         env=tuple(sorted(env.items())),
         command=command.command if command else (),
         health=command.health if command else "/health",
+        quantize=model.quantize,
         environment=environments.get(backend, ""),
     )
     return DesiredModel(

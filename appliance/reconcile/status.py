@@ -66,6 +66,7 @@ def _model(reconciler: Reconciler, name: str, now: float) -> dict[str, Any]:
         "source": want.spec.source,
         "backend": want.spec.backend,
         "load": want.load,
+        "trust_remote_code": want.spec.arguments.get("trust_remote_code") is True,
         "ready": reconciler.serving(name) is not None,
         "state": (current.state if current else EngineState.STOPPED).value,
         "restarts": reconciler.restarts.get(name, 0),
@@ -93,6 +94,9 @@ def _conditions(reconciler: Reconciler, name: str, engines: list[Engine], now: f
         yield _condition("Ready", False, "NotLoaded", "No engine is loaded; the first request starts one.", 0.0)
     for engine in moving:
         yield _condition("Progressing", True, engine.state.value.capitalize(), _told(engine), now - engine.since)
+    if serving is not None:
+        for adapter, problem in sorted(serving.adapter_problems.items()):
+            yield _condition("Degraded", True, "AdapterNotLoaded", f"{adapter}: {problem}", now - serving.since)
     for engine in failed:
         yield _condition("Degraded", True, engine.reason, _told(engine), now - engine.since)
     if (serving is None or serving.spec != want) and (deferral := _deferral(want, engines, now)):

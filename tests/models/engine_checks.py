@@ -166,6 +166,22 @@ def sentencepiece(directory: str, file: str) -> dict[str, Any]:
     }
 
 
+def embeddings(directory: str, texts: str) -> dict[str, Any]:
+    """Vectors as sentence-transformers defines them for this model: the tokens' mean, of length one."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokens, model = AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory, dtype=torch.float32)
+    pooling = json.loads((Path(directory) / "1_Pooling" / "config.json").read_text())
+    assert pooling["pooling_mode_mean_tokens"]
+    batch = tokens(json.loads(texts), padding=True, truncation=True, max_length=256, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1)
+    mean = (states * mask).sum(1) / mask.sum(1)
+    return {"vectors": torch.nn.functional.normalize(mean, dim=1).tolist()}
+
+
 def written_by_gguf(script: str, scratch: str) -> dict[str, Any]:
     """A file from the `gguf` package's own writer and quantizer, converted, beside its own dequantization."""
     import gguf

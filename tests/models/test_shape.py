@@ -69,6 +69,7 @@ def test_output_matrix_that_is_tied_to_the_embeddings_is_counted_once(tmp_path: 
         ),
         (SMOLLM2 | {"architectures": ["BertModel"]}, ()),
         ({"d_state": 16}, None),
+        (SMOLLM2 | {"num_hidden_layers": 2**31 - 1}, None),
     ],
 )  # fmt: skip
 def test_what_a_token_leaves_behind_follows_from_the_architecture(config: dict[str, Any], expected: Any) -> None:

@@ -58,3 +58,19 @@ def test_a_removed_model_shows_what_it_had() -> None:
     both = appliance(models={"m": {"source": "pypi:x==1"}, "n": {"source": "pypi:y==1"}})
     gone = {change.path: (change.before, change.after) for change in changes(both, appliance())}
     assert gone["models.n.source"] == ("pypi:y==1", None)
+
+
+def test_adapters_are_live_where_the_engine_was_started_for_some() -> None:
+    def appliance(adapters: list[str], **engine: object) -> Appliance:
+        each = [{"name": name, "source": f"./{name}"} for name in adapters]
+        return Appliance.model_validate({"models": {"a.b": {"source": "./m", "adapters": each, "engine": engine}}})
+
+    def cost(before: Appliance, after: Appliance) -> Cost:
+        (change,) = changes(before, after)
+        return change.cost
+
+    assert cost(appliance(["one"]), appliance(["one", "two"])) is Cost.LIVE
+    assert cost(appliance(["one"]), appliance(["two"])) is Cost.LIVE
+    assert cost(appliance([]), appliance(["one"])) is Cost.RESTART
+    assert cost(appliance(["one"]), appliance([])) is Cost.RESTART
+    assert cost(appliance([], enable_lora=True), appliance(["one"], enable_lora=True)) is Cost.LIVE
