@@ -17,6 +17,7 @@ from appliance.errors import RequestError
 from appliance.gateway.answers import Events
 from appliance.gateway.errors import Dialect, render, render_event
 from tests.gateway.served import Served, key, route
+from tests.support import wait_until
 
 STREAM = (
     b': a comment\n\ndata: {"a": 1}\n\nevent: named\r\ndata:{"b": 2}\r\n\r\ndata: one\ndata: two\n\ndata: [DONE]\n\n'
@@ -116,7 +117,7 @@ def test_every_dialect_is_metered_by_the_engines_own_count(
     gateway.change(keys=(key("one", "sk-one", limits=limits),))
     answer = gateway.ask("POST", path, {"model": "tiny", "stream": stream, **body}, {"x-api-key": "sk-one"})
     assert answer.status == 200
-    (line,) = gateway.lines()
+    (line,) = wait_until(gateway.lines)
     assert line["prompt_tokens"] == 2
     assert line["completion_tokens"] == (0 if path == "/api/embed" else 5)
     assert (line["model"], line["path"]) == ("tiny", path)
