@@ -45,9 +45,11 @@ async def chunks(
             if stream is not None:
                 await call.idle(stream)
             continue
-        found = [_chunk(event, route) for event in arrived if event != DONE]
+        found, failure = _chunks(arrived, route)
         if found:
             yield found
+        if failure is not None:
+            raise failure
         if DONE in arrived:
             await _finish(connection)
             return
@@ -76,6 +78,19 @@ class Events:
                 found.append(b"\n".join(self._data))
                 self._data.clear()
         return found
+
+
+def _chunks(events: list[bytes], route: Route) -> tuple[list[Json], RequestError | None]:
+    """The objects before an error, which may have arrived with them, and the error."""
+    found: list[Json] = []
+    for event in events:
+        if event == DONE:
+            break
+        try:
+            found.append(_chunk(event, route))
+        except RequestError as error:
+            return found, error
+    return found, None
 
 
 def _chunk(event: bytes, route: Route) -> Json:
