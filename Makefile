@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint docs lock bench soak fuzz clean
+.PHONY: help install up test lint docs lock bench soak fuzz clean shots
 
 help:
 	@echo "make install   create .venv and install the appliance"
@@ -14,6 +14,7 @@ help:
 	@echo "make docs      regenerate the schema and the reference"
 	@echo "make lock      pin again what the control process needs, for the container and Homebrew"
 	@echo "make bench     the figures of docs/benchmarks.md"
+	@echo "make shots     the pictures of docs/images; needs chromium"
 	@echo "make soak      ten minutes of edits and dying engines under load, half an hour of every kind of client;"
 	@echo "               DURATION=, GATEWAY_DURATION= (seconds), CLIENTS=, SEED="
 	@echo "make fuzz      10,000 hostile inputs over real sockets, the seed printed; 100,000 mutated GGUF files; COUNT=, FILES=, SEED="
@@ -76,6 +77,9 @@ docs: $(VENV)/.installed-dev
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.lock
 	$(BIN)/python -m tools.homebrew --write
+
+shots: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.screenshots
 
 clean:
 	rm -rf $(VENV) build dist

@@ -215,11 +215,14 @@ def status(
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on until Ctrl-C, showing each change.")] = False,
 ) -> None:
     """How every model is, and why. Exits 1 unless all declared models are ready."""
-    from appliance.cli.inspect import show_status, watch_status
-
     if watch:
+        from appliance.cli.watch import watch_status
+
         watch_status(as_json=json)
-    elif not show_status(as_json=json):
+        return
+    from appliance.cli.inspect import show_status
+
+    if not show_status(as_json=json):
         raise typer.Exit(1)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
 from typing import Any
 
@@ -12,13 +10,10 @@ from appliance.cli import output
 from appliance.cli.control import ask
 from appliance.errors import ApplianceError, ConfigError
 from appliance.process.logs import Tail
-from appliance.reconcile.status import essence
 from appliance.state import StateDirectory
 
 POLL = 0.2
 """Seconds between two looks at a log that has nothing new."""
-REFRESH = 0.5
-"""Seconds between two looks of `status --watch`."""
 
 COLUMNS = ("MODEL", "STATE", "BACKEND", "REVISION", "MEMORY", "IN FLIGHT", "RESTARTS", "WHY")
 
@@ -29,43 +24,14 @@ def show_status(*, as_json: bool) -> bool:
     if as_json:
         output.as_json(status)
     else:
-        output.note(_headline(status))
-        output.table(COLUMNS, map(_model_row, status["models"]))
-        for line in _remarks(status):
+        output.note(headline(status))
+        output.table(COLUMNS, map(model_row, status["models"]))
+        for line in remarks_of(status):
             output.note(line)
     return bool(status["ready"])
 
 
-def watch_status(*, as_json: bool) -> None:
-    """On a terminal the same table, kept current; elsewhere, and as JSON, one line for each change."""
-    state = StateDirectory.locate(os.environ)
-    if as_json or not sys.stdout.isatty():
-        _print_changes(state, as_json=as_json)
-        return
-    from rich.console import Group
-    from rich.live import Live
-
-    with Live(screen=True, auto_refresh=False) as live:
-        while True:
-            status = ask(state, "GET", "/admin/v1/status")
-            table = output.grid(COLUMNS, map(_model_row, status["models"]))
-            live.update(Group(_headline(status), "", table, "", *_remarks(status)), refresh=True)
-            time.sleep(REFRESH)
-
-
-def _print_changes(state: StateDirectory, *, as_json: bool) -> None:
-    before: Any = None
-    while True:
-        status = ask(state, "GET", "/admin/v1/status")
-        if (seen := essence(status)) != before:
-            before = seen
-            for model in status["models"]:
-                line = json.dumps(model, ensure_ascii=False) if as_json else "\t".join(_model_row(model))
-                output.data(line)
-        time.sleep(REFRESH)
-
-
-def _headline(status: dict[str, Any]) -> str:
+def headline(status: dict[str, Any]) -> str:
     memory = status["memory"]
     room = f"memory {output.size(memory['taken'])} of {output.size(memory['budget'])}"
     return (
@@ -74,7 +40,7 @@ def _headline(status: dict[str, Any]) -> str:
     )
 
 
-def _remarks(status: dict[str, Any]) -> list[str]:
+def remarks_of(status: dict[str, Any]) -> list[str]:
     """What a person has to do something about."""
     remarks = [f"{path} has changed and needs `appliance restart`" for path in status["waiting_for_restart"]]
     trusting = [model["name"] for model in status["models"] if model["trust_remote_code"]]
@@ -85,7 +51,7 @@ def _remarks(status: dict[str, Any]) -> list[str]:
     return remarks
 
 
-def _model_row(model: dict[str, Any]) -> tuple[str, ...]:
+def model_row(model: dict[str, Any]) -> tuple[str, ...]:
     engine = next((e for e in model["engines"] if e["state"] == model["state"]), None) or {}
     why = "" if model["ready"] else model["conditions"][0]["message"]
     return (

@@ -142,6 +142,7 @@ function showNotices(now) {
   const found = [];
   if (now.problem) found.push(["bad", `The file cannot be used as it is now; the last valid one is in force.\n${now.problem}`]);
   if (now.waiting_for_restart.length) found.push(["", `Changed, and in force after \`appliance restart\`: ${now.waiting_for_restart.join(", ")}`]);
+  found.push(...(now.drift ?? []).map((each) => ["", `Drift of ${each.name}: ${each.kind} ${each.message}`]));
   const text = found.map(([, each]) => each).join("\n");
   if ($("notices").dataset.text === text) return; // said once, not with every event
   $("notices").dataset.text = text;
