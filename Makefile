@@ -33,8 +33,10 @@ install: $(VENV)/.installed
 up: install
 	$(BIN)/appliance up
 
+# Real engines use every core themselves, and share one where they can: one after the other.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not engine" --numprocesses auto
+	$(BIN)/python -m pytest -m engine
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
