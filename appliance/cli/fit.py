@@ -14,8 +14,9 @@ from appliance.cli.loading import base_of, read
 from appliance.cli.progress import shown
 from appliance.config.load import Loaded
 from appliance.config.models import Memory, Model
-from appliance.engines import DRIVERS, driver_for
+from appliance.engines import driver_for
 from appliance.engines.driver import Driver, Shape
+from appliance.engines.vllm_metal import VLLMMetal
 from appliance.errors import ApplianceError, ConfigError
 from appliance.models.fit import SEQUENCES, Fit, Target, fits, parse_target
 from appliance.models.shape import shape
@@ -25,7 +26,7 @@ from appliance.reconcile.control import budget, choose_environments
 from appliance.reconcile.resolve import backend_of
 from appliance.state import StateDirectory
 
-_CPU, _METAL = "CpuPlatform", "MetalPlatform"
+_CPU = "CpuPlatform"
 
 
 def fit(file: Path | None, wanted: str | None, target: str | None, *, as_json: bool) -> bool:
@@ -90,7 +91,7 @@ def _result(name: str, model: Model, loaded: Loaded, machine: Target | None) -> 
 def _engine(model: Model, loaded: Loaded, machine: Target | None) -> tuple[Driver, str]:
     """The driver and the vLLM platform to reckon with: a target is a Mac."""
     if machine is not None:
-        return DRIVERS.get("vllm-metal", DRIVERS["vllm"]), _METAL if "vllm-metal" in DRIVERS else _CPU
+        return VLLMMetal(widens=False), "MetalPlatform"
     backend = backend_of(model, loaded.appliance)
     driver = driver_for(backend, loaded.appliance)
     if backend in loaded.appliance.backends:

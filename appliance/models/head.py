@@ -27,7 +27,7 @@ def write_head(path: Path, data: bytes, size: int) -> int | None:
         needed = 8 + int.from_bytes(data[:8], "little")
         return _bounded(path, needed, min(size, LARGEST)) if needed > len(data) else None
     try:
-        read_header(path)
+        read_header(path, vocabulary=False)
     except Refused as refused:
         if refused.kind == "unsupported":
             return None  # whoever reads it next says why

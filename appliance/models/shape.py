@@ -91,7 +91,7 @@ def measure(config: Mapping[str, Any], tensors: Iterable[Stored], *, dequantized
 
 def _of_gguf(path: Path, wanted: Format) -> Shape:
     try:
-        header = read_header(path)
+        header = read_header(path, vocabulary=False)
     except (Refused, OSError):
         return Shape(path.stat().st_size)  # its conversion will say what is wrong with it
     tensors = [Stored(each.name, each.type, each.shape, each.size) for each in header.tensors.values()]

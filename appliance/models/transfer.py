@@ -90,6 +90,7 @@ class Web:
                 target = url.join(URL(response.headers.get("Location", "")))
             if url.scheme == "https" and target.scheme != "https":
                 raise Failed("transfer", f"`{url.host}` redirects to `{target.scheme}:`, which is not encrypted")
+            self._check(target)
             if target.origin() != url.origin():
                 carried.pop("Authorization", None)
             url = target

@@ -260,6 +260,30 @@ def mlx_answer(directory: str) -> dict[str, Any]:
     return {"answer": text, "bits": [embedding.bits, query.bits], "groups": [embedding.group_size, query.group_size]}
 
 
+def mlx_requantized(convert: str) -> dict[str, Any]:
+    """How far MLX's own reading of what we quantize anew is from the floats, in halves of the largest step."""
+    import importlib.util
+
+    import mlx.core as mx
+    import numpy as np
+
+    spec = importlib.util.spec_from_file_location("blocks", str(Path(convert) / "blocks.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    blocks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(blocks)
+    mx.set_default_device(mx.cpu)
+    weights = np.random.default_rng(3).normal(size=(8, 128)).astype(np.float32)
+    groups = weights.reshape(8, -1, 32)
+    found = {}
+    for bits in (4, 6, 8):
+        packed, scales, biases = map(mx.array, blocks.requantize(weights, bits))
+        read = np.array(mx.dequantize(packed, scales, biases, group_size=32, bits=bits))
+        step = (groups.max(-1) - groups.min(-1)).max() / (2**bits - 1)
+        found[str(bits)] = float(np.abs(read - weights).max() / (step / 2))
+    return found
+
+
 def mlx_weights(directory: str, out: str) -> dict[str, Any]:
     """MLX's own float32 dequantization of one layer and of the embeddings, saved for comparison."""
     import mlx.core as mx

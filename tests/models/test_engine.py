@@ -119,6 +119,12 @@ def test_mlx_directory_answers_in_mlx_lm_with_mixed_bits(store: Store, smollm2: 
     assert check(mlx_python, "mlx_answer", directory) == {"answer": PARIS, "bits": [8, 4], "groups": [32, 32]}
 
 
+def test_mlx_reads_what_is_quantized_anew_within_half_a_step(mlx_python: Path) -> None:
+    found = check(mlx_python, "mlx_requantized", CONVERTER.parent)
+    assert set(found) == {"4", "6", "8"}
+    assert max(found.values()) < 1.1, found
+
+
 def test_mlx_dequantizes_to_ggmls_values_bit_for_bit(
     store: Store, smollm2: Checkpoint, mlx_python: Path, tmp_path: Path
 ) -> None:

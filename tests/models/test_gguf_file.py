@@ -111,6 +111,15 @@ def test_shards_are_read_as_one_file(tmp_path: Path) -> None:
     assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
 
+def test_vocabulary_is_counted_where_only_numbers_matter(tmp_path: Path) -> None:
+    path = tiny().write(tmp_path / "m.gguf")
+    whole, counted = read_header(path), read_header(path, vocabulary=False)
+    assert counted.tensors == whole.tensors
+    tokens = whole.metadata["tokenizer.ggml.tokens"]
+    assert counted.metadata["tokenizer.ggml.tokens"] == range(len(tokens))
+    assert counted.metadata["llama.block_count"] == whole.metadata["llama.block_count"]
+
+
 def test_missing_and_mixed_up_shards_are_named(tmp_path: Path) -> None:
     first = tiny().shards(tmp_path, 3)
     second, third = (tmp_path / f"m-0000{number}-of-00003.gguf" for number in (2, 3))

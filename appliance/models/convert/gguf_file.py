@@ -21,6 +21,7 @@ LARGEST_ARRAY = 4 * 1024 * 1024  # elements; the largest known vocabulary has 26
 LARGEST_KEY = 65_535  # the format's own bound
 MOST_DIMENSIONS = 4  # the format's own bound
 MOST_SHARDS = 1000
+MANY = 4096  # elements; numbers of one layer each are fewer
 
 _SHARD = re.compile(r"(.+)-00001-of-\d{5}\.gguf")
 
@@ -70,12 +71,13 @@ class Header:
     tensors: dict[str, Tensor]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, vocabulary: bool = True) -> Header:
     """The header of `path`, with the tensors of its further shards where it is the first of several.
 
-    Raises Refused for anything that is not a sound, supported GGUF file.
+    Without its vocabulary, arrays of text or of many numbers are passed over: a `range` of their length stands for them,
+    which a process that only counts can afford. Raises Refused for anything that is not a sound, supported GGUF file.
     """
-    first = _read(path)
+    first = _read(path, vocabulary)
     count = _shards(first.metadata, str(path))
     if count == 1:
         return first
@@ -88,7 +90,7 @@ def read_header(path: Path) -> Header:
         shard = path.with_name(f"{match[1]}-{number + 1:05d}-of-{count:05d}.gguf")
         if not shard.is_file():
             raise damaged(f"`{shard}` is missing, one of {count} shards")
-        header = _read(shard)
+        header = _read(shard, vocabulary)
         if (header.metadata.get("split.no"), header.metadata.get("split.count")) != (number, count):
             raise damaged(f"`{shard}` is not shard {number + 1} of {count}, as its name says")
         if twice := tensors.keys() & header.tensors.keys():
@@ -97,17 +99,18 @@ def read_header(path: Path) -> Header:
     return Header(first.metadata, tensors)
 
 
-def _read(path: Path) -> Header:
+def _read(path: Path, vocabulary: bool) -> Header:
     size = path.stat().st_size
     if size < 24:
         raise damaged(f"`{path}` is {size} bytes long, too short for a GGUF file")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _Reader(data, path).header()
+        return _Reader(data, path, vocabulary).header()
 
 
 class _Reader:
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
+    def __init__(self, data: mmap.mmap, path: Path, vocabulary: bool) -> None:
         self._data = data
+        self._vocabulary = vocabulary
         self._path = path
         self._name = str(path)
         self._at = 0
@@ -173,15 +176,21 @@ class _Reader:
             return self._scalar(code)
         raise damaged(f"`{self._name}` has a value of unknown type {kind} for `{key}`")
 
-    def _array(self, key: str) -> list[Any]:
+    def _array(self, key: str) -> list[Any] | range:
         kind, count = self._scalar("<I"), self._scalar("<Q")
         if count > LARGEST_ARRAY:
             raise damaged(f"`{self._name}` has {count} elements in `{key}`; at most {LARGEST_ARRAY} are read")
         if kind == _STRING:
             self._room(f"strings in `{key}`", count, 8)
+            if not self._vocabulary:
+                for _ in range(count):
+                    self._take(self._scalar("<Q"), f"the value of `{key}`")
+                return range(count)
             return [self._string(f"the value of `{key}`") for _ in range(count)]
         if code := _SCALARS.get(kind):
             at = self._take(struct.calcsize(code) * count, f"the value of `{key}`")
+            if not self._vocabulary and count > MANY:
+                return range(count)
             return list(struct.unpack_from(f"<{count}{code[1]}", self._data, at))
         raise damaged(f"`{self._name}` has an array of unknown type {kind} for `{key}`")
 
