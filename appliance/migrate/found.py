@@ -51,6 +51,7 @@ class Reading:
     secrets: set[str] = field(default_factory=set, repr=False)
     problems: list[str] = field(default_factory=list)
     read_files: list[Path] = field(default_factory=list)
+    _seen: dict[tuple[str, str], int] = field(default_factory=dict, repr=False)
 
     def model(
         self, label: str, origin: Origin, base: Path, mounts: Iterable[Mount] = (), *, names: Iterable[str] = ()
@@ -72,7 +73,9 @@ class Reading:
         level: str | None = None,
         why: str | None = None,
     ) -> None:
-        self.founds.append(Found(place, key, value, vocabulary, word, model, tuple(also), level, why))
+        count = self._seen[place, key] = self._seen.get((place, key), 0) + 1
+        named = key if count == 1 else f"{key} #{count}"  # given twice: two rows that can be told apart
+        self.founds.append(Found(place, named, value, vocabulary, word, model, tuple(also), level, why))
         if is_secret_name(key.rpartition(".")[2]):
             self.hide(value)
         else:

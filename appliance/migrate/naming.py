@@ -48,7 +48,8 @@ def _asked_for(model: Model) -> list[str]:
 
 
 def _free(model: Model, taken: dict[str, Model]) -> str:
-    candidates = [*(name for name in model.names if _NAME.fullmatch(name)), *(_derived(name) for name in model.names)]
+    asked = [model.reference, *model.names] if model.origin == "model-runner" else model.names
+    candidates = [*(name for name in model.names if _NAME.fullmatch(name)), *(_derived(name) for name in asked)]
     label = _derived(model.label)
     if model.reference and model.label in ("default", model.reference):
         candidates.append(_derived(model.reference))

@@ -37,6 +37,11 @@ def plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def listed(value: Any) -> list[Any]:
+    """The items where there is a list; none where there is anything else."""
+    return value if isinstance(value, list) else []
+
+
 def number(text: Any) -> int | float | None:
     """The number that `text` is, or None."""
     if isinstance(text, bool):

@@ -89,11 +89,17 @@ def test_a_wrong_method_says_which_are_right(gateway: Served) -> None:
 
 
 def test_a_foreign_host_or_origin_is_refused_on_loopback(gateway: Served) -> None:
-    for name, value in (("Host", "evil.example"), ("Origin", "https://evil.example"), ("Origin", "null")):
+    for name, value in (
+        ("Host", "evil.example"),
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Origin", "http://host.docker.internal"),
+    ):
         answer = gateway.ask("GET", "/v1/models", headers={name: value})
         assert (answer.status, answer.error()["code"]) == (403, "forbidden_origin")
     for name, value in (
         ("Host", f"localhost:{gateway.port}"),
+        ("Host", f"host.docker.internal:{gateway.port}"),  # what containers call the machine that they are on
         ("Host", "[::1]:1"),
         ("Host", "127.0.0.2"),
         ("Origin", "http://localhost:3000"),

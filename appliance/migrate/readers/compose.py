@@ -18,7 +18,8 @@ from appliance.migrate.readers.container import Container, mounts_of, read_conta
 from appliance.migrate.readers.engines import Variable, mapping_variables
 from appliance.migrate.words import words_of
 
-_CONTAINER_KEYS = ("command", "entrypoint", "environment", "env_file", "models")
+_TAKEN_APART = ("command", "entrypoint", "environment")
+"""Keys whose parts have rows of their own, where they have parts."""
 
 
 def read(sources: Sequence[Input], environ: Mapping[str, str], reading: Reading) -> None:
@@ -140,9 +141,9 @@ class _Compose:
     def _engine(self, name: str, service: Mapping[str, Any], container: Container) -> None:
         prefix = f"services.{name}."
         container.variables = self._variables(name, service)
-        container.settings = settings_of(
-            service, prefix=prefix, place=partial(self._place, "services", name), skip=_CONTAINER_KEYS
-        )
+        whole = [key for key in _TAKEN_APART if key in service and _has_parts(key, service[key])]
+        place = partial(self._place, "services", name)
+        container.settings = settings_of(service, prefix=prefix, place=place, skip=(*whole, "env_file"))
         read_container(container, self._reading)
 
     def _variables(self, name: str, service: Mapping[str, Any]) -> list[Variable]:
@@ -182,7 +183,7 @@ class _Compose:
                 for model in self._providers.get(dependency, []):
                     self._reading.consumers.append(Consumer(name, model, f"{upper}_URL", f"{upper}_MODEL"))
         declared = service.get("environment")
-        for variable in mapping_variables(declared, "") if isinstance(declared, dict | list) else ():
+        for variable in mapping_variables(declared, ""):
             if is_engine_address(variable.value or "", self._replaced):
                 place = self._place("services", name, "environment", variable.name)
                 key = f"services.{name}.environment.{variable.name}"
@@ -203,6 +204,14 @@ class _Compose:
         for word, value in options.items():
             at = self._place("services", service, "models", reference, word)
             self._reading.add("compose", f"services.*.models.{word}", value, key=f"{key}.{word}", place=at, model=model)
+
+
+def _has_parts(key: str, value: Any) -> bool:
+    return (
+        bool(mapping_variables(value, "") if isinstance(value, dict | list) else ())
+        if key == "environment"
+        else bool(words_of(value))
+    )
 
 
 def _references(wanted: Any) -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from appliance.migrate.found import Reading
 from appliance.migrate.inputs import Input, Tree
 from appliance.migrate.readers.container import Container, Setting, host_directory, read_container
 from appliance.migrate.readers.engines import Variable
+from appliance.migrate.words import listed
 
 _STATE = frozenset(
     [
@@ -46,7 +47,7 @@ _HOST = {
 
 
 def read(source: Input, document: Tree, reading: Reading) -> None:
-    for index, entry in enumerate(document.data["items"]):
+    for index, entry in enumerate(listed(document.data["items"])):
         if isinstance(entry, dict):
             _container(entry, f"[{index}].", source, reading)
 
@@ -57,13 +58,13 @@ def _container(entry: dict[str, Any], prefix: str, source: Input, reading: Readi
         label=str(entry.get("Name") or "default").lstrip("/"),
         image=str(config.get("Image") or ""),
         base=source.base,
-        argv=[*map(str, config.get("Entrypoint") or []), *map(str, config.get("Cmd") or [])],
+        argv=[*map(str, listed(config.get("Entrypoint"))), *map(str, listed(config.get("Cmd")))],
         argv_key=f"{prefix}Config.Cmd",
         argv_place=place,
         variables_key=f"{prefix}Config.Env.",
         mounts=_mounts(entry, source),
     )
-    for text in config.get("Env") or []:
+    for text in listed(config.get("Env")):
         name, equals, value = str(text).partition("=")
         container.variables.append(Variable(name, value if equals else None, place))
     container.settings.append(Setting("image", container.image, f"{prefix}Config.Image", place))
@@ -100,7 +101,7 @@ def _mapping(entry: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _mounts(entry: dict[str, Any], source: Input) -> list[Mount]:
     found = []
-    for mount in entry.get("Mounts") or []:
+    for mount in listed(entry.get("Mounts")):
         if isinstance(mount, dict) and isinstance(mount.get("Destination"), str):
             bound = mount.get("Type") == "bind" and isinstance(mount.get("Source"), str)
             found.append(Mount(mount["Destination"], host_directory(mount["Source"], source.base) if bound else None))

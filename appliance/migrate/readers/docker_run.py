@@ -101,7 +101,6 @@ def read(argv: Sequence[str], base: Path, reading: Reading, *, place: str, key: 
     container.settings.insert(0, Setting("image", container.image, f"{key} IMAGE", place))
     for file in files:
         _env_file(file, container, reading, place)
-    _numbered(container)
     return read_container(container, reading)
 
 
@@ -137,12 +136,3 @@ def _env_file(file: str, container: Container, reading: Reading, place: str) -> 
     reading.read_files.append(path)
     given = {variable.name for variable in container.variables}
     container.variables += [each for each in environment.parse(read_input(path).text, file) if each.name not in given]
-
-
-def _numbered(container: Container) -> None:
-    """Flags given more than once get their number, so that each has a row that can be told apart."""
-    seen: dict[str, int] = {}
-    for setting in container.settings:
-        count = seen[setting.key] = seen.get(setting.key, 0) + 1
-        if count > 1:
-            setting.key = f"{setting.key} #{count}"

@@ -12,7 +12,7 @@ from appliance.migrate.flags import llama_server_variables
 from appliance.migrate.found import Reading
 from appliance.migrate.readers.arguments import Command, read_flags, recognise
 from appliance.migrate.rules import find_rule
-from appliance.migrate.words import split
+from appliance.migrate.words import listed, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,11 @@ def is_known(name: str) -> bool:
     return name in llama_server_variables() or bool(find_rule("variables", name).source)
 
 
-def mapping_variables(data: Mapping[str, Any] | Sequence[Any], place: str) -> list[Variable]:
+def mapping_variables(data: Any, place: str) -> list[Variable]:
     """Compose's and Docker's two spellings: a mapping, or a list of `NAME=value`."""
     if isinstance(data, Mapping):
         return [Variable(str(name), None if value is None else _text(value), place) for name, value in data.items()]
-    pairs = (str(item).partition("=") for item in data if item is not None)
+    pairs = (str(item).partition("=") for item in listed(data) if item is not None)
     return [Variable(name, value if equals else None, place) for name, equals, value in pairs]
 
 

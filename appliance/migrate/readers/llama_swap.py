@@ -67,7 +67,7 @@ def _others(name: str, entry: Mapping[str, Any], model: Model, document: Tree, r
         word = ".".join(map(str, path))
         place = document.place("models", name, *path)
         if word == "env":
-            read_variables(mapping_variables(value or [], place), reading, model, key=f"models.{name}.env.")
+            read_variables(mapping_variables(value, place), reading, model, key=f"models.{name}.env.")
         elif word == "aliases" and isinstance(value, list):
             for index, alias in enumerate(value):
                 key = f"models.{name}.aliases[{index}]"

@@ -24,25 +24,14 @@ def read(source: Input, reading: Reading) -> None:
     named = source.path.suffix.lstrip(".") if source.path else ""
     label = named or folder
     model = reading.model(label, "ollama", source.base, names=[label])
-    seen: dict[str, int] = {}
     for word, rest, line in instructions(source.text):
         place = f"{source.name}:{line}"
         if word == "PARAMETER":
             name, _, value = rest.partition(" ")
-            count = seen[name] = seen.get(name, 0) + 1
-            key = f"PARAMETER {name}" + (f" #{count}" if count > 1 else "")
-            reading.add("ollama", name, value.strip().strip('"'), key=key, place=place, model=model)
+            reading.add("ollama", name, value.strip().strip('"'), key=f"PARAMETER {name}", place=place, model=model)
         else:
-            count = seen[word] = seen.get(word, 0) + 1
-            key = word + (f" #{count}" if count > 1 else "")
-            reading.add(
-                "ollama",
-                word,
-                rest.strip('"') if word in ("FROM", "ADAPTER") else None,
-                key=key,
-                place=place,
-                model=model,
-            )
+            taken = rest.strip('"') if word in ("FROM", "ADAPTER") else None
+            reading.add("ollama", word, taken, key=word, place=place, model=model)
 
 
 def instructions(text: str) -> Iterator[tuple[str, str, int]]:

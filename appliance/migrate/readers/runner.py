@@ -13,7 +13,7 @@ from appliance.migrate.draft import Model
 from appliance.migrate.found import Reading
 from appliance.migrate.inputs import Input, Tree, checked, tree
 from appliance.migrate.readers.arguments import Engine, read_flags
-from appliance.migrate.words import words_of
+from appliance.migrate.words import listed, words_of
 
 _LARGEST = 1024 * 1024
 _TIMEOUT = 10.0
@@ -22,11 +22,9 @@ _ROUTES = ("/engines/_configure", "/models", "/engines/ps")
 
 def read_live(url: str, base: Path, reading: Reading) -> None:
     """Ask a runner that is there. Raises ApplianceError where none answers, or what answers is not one."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ApplianceError(f"`{url}` is no address of a runner", hint="for example `http://localhost:12434`")
-    answers = {route: _get(parts.scheme, parts.hostname, parts.port, route) for route in _ROUTES}
-    name = f"{parts.scheme}://{parts.hostname}:{parts.port or 12434}"
+    scheme, host, port = _address(url)
+    answers = {route: _get(scheme, host, port, route) for route in _ROUTES}
+    name = f"{scheme}://{host}:{port}"
     configured = answers["/engines/_configure"]
     models = [entry for entry in answers["/models"] if isinstance(entry, dict)]
     known = _configurations(configured, base, reading, name)
@@ -36,10 +34,21 @@ def read_live(url: str, base: Path, reading: Reading) -> None:
         _running(entry, f"/engines/ps[{index}].", reading, name)
 
 
-def _get(scheme: str, host: str, port: int | None, route: str) -> list[Any]:
+def _address(url: str) -> tuple[str, str, int]:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        scheme, host, port = parts.scheme, parts.hostname, parts.port or 12434
+    except ValueError:
+        scheme, host, port = "", None, 0
+    if scheme not in ("http", "https") or not host or not host.isascii() or not host.isprintable() or " " in host:
+        raise ApplianceError(f"`{url}` is no address of a runner", hint="for example `http://localhost:12434`")
+    return scheme, host, port
+
+
+def _get(scheme: str, host: str, port: int, route: str) -> list[Any]:
     kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, port or 12434, timeout=_TIMEOUT)
-    where = f"{scheme}://{host}:{port or 12434}{route}"
+    connection = kind(host, port, timeout=_TIMEOUT)
+    where = f"{scheme}://{host}:{port}{route}"
     try:
         connection.request("GET", route, headers={"Accept": "application/json"})
         response = connection.getresponse()
@@ -148,7 +157,7 @@ def read_configuration(
 
 
 def _listed(entry: dict[str, Any], key: str, known: dict[str, Model], base: Path, reading: Reading, place: str) -> None:
-    tags = [tag for tag in entry.get("tags") or [] if isinstance(tag, str)]
+    tags = [tag for tag in listed(entry.get("tags")) if isinstance(tag, str)]
     identity = entry.get("id")
     same = next((known[name] for name in (identity, *tags, *map(_bare, tags)) if name in known), None)
     if same is None:

@@ -21,7 +21,7 @@ def read(source: Input, reading: Reading) -> None:
     for section, name, value, line in entries(source.text):
         place = f"{source.name}:{line}"
         if (section, name) == ("Service", "ExecStart") and value:
-            argv = split(value.lstrip("-@:+!"))
+            argv = split(value.lstrip("-@:+!")) or [""]
             if docker_run.is_docker_run([argv[0].rpartition("/")[2], *argv[1:]]):
                 model = docker_run.read(
                     ["docker", *argv[1:]], source.base, reading, place=place, key="ExecStart docker run"
