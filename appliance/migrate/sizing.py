@@ -198,9 +198,9 @@ def _per_token(parameters: float) -> int:
 def bits_per_weight(model: Model, *, dequantized: bool = False) -> float:
     """As the source's name says: 4 bits take 4.5 with their scales."""
     name = (model.source or model.reference).lower()
-    if kind := gguf_type(name.rpartition("/")[2]) if name.endswith(".gguf") else None:
+    if kind := gguf_type(name.rpartition("/")[2]) if name.endswith(".gguf") or "#" in name else None:
         bits = re.match(r"i?q(\d)", kind.lower())
-        return 16 if dequantized or not bits else int(bits[1]) + 0.5
+        return 16 if dequantized or not bits else int(bits[1]) + 1  # a scale and a bias for each 32 weights
     if name.startswith("pypi:"):
         return 16 if dequantized else 5
     if match := re.search(r"(?<![a-z0-9])([23468])[-_]?bit|(?<![a-z0-9])mxfp(4)|int([48])(?![0-9])|[-_]q([48])$", name):

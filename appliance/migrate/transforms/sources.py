@@ -10,6 +10,7 @@ from appliance.migrate import catalogue
 from appliance.migrate.draft import Model, shown_path
 from appliance.migrate.transforms.setting import AS_THE_RULE_SAYS, Result, Setting, dropped, manual
 
+_DEFAULT_TYPE = "Q4_K_M"
 _PRESETS = {
     "--embd-gemma-default": "ai/embeddinggemma",
     "--gpt-oss-20b-default": "ai/gpt-oss:20B",
@@ -176,6 +177,12 @@ def _gguf_file(text: str, model: Model, setting: Setting) -> Result:
 
 def _gguf_repository(text: str, model: Model, setting: Setting) -> Result:
     name, _, tag = text.partition(":")
+    kind = tag or _DEFAULT_TYPE
+    one = f"hf:{name}#{kind}"
+    if catalogue.importable_type(kind.upper()) and catalogue.acceptable(one):
+        model.source = one
+        why = f"The repository's {kind} file, converted once." + ("" if tag else " llama.cpp takes it by default.")
+        return Result("mapped", why, value=one)
     suggested = catalogue.suggestion(name, apple=setting.draft.apple)
     if not catalogue.acceptable(suggested) or "ORGANISATION" in suggested:
         suggested = f"hf:{name}"
