@@ -36,7 +36,7 @@ def _entry(
 ) -> None:
     prefix = f"model_list[{index}]"
     section = next((name for name in ("litellm_params", "params") if isinstance(entry.get(name), dict)), "")
-    params: Mapping[str, Any] = entry.get(section, {})
+    params: Mapping[str, Any] = entry[section] if section else {}
     reference, name = str(params.get("model") or ""), str(entry.get("model_name") or "")
     address = str(params.get("api_base") or params.get("base_url") or "")
     local = reference.startswith(_LOCAL) or is_engine_address(address, ()) or bool(_LOCAL_ADDRESS.match(address))
