@@ -13,6 +13,7 @@ from appliance.migrate.words import split
 
 _HISTORY = re.compile(r"^(?:: \d+:\d+;|#\d{9,}$|\s*\d+\s{2,})")
 _CRON = re.compile(r"^(?:(?:[\d*/,-]+\s+){5}|@\w+\s+)(?=\S)")
+_REDIRECTED = re.compile(r"[<>&|]*\s*(?:'[^']*'|\"[^\"]*\"|[^\s;|&<>'\"])*")
 _ASSIGNMENT = re.compile(r"(?:export\s+)?[A-Za-z_]\w*=")
 _NAMES = {"vllm": "vllm", "llama.cpp": "llama-server", "ollama": "ollama"}
 _WANTED = re.compile(
@@ -53,33 +54,43 @@ def _line(argv: list[str], source: Input, reading: Reading, place: str) -> None:
 
 
 def commands(text: str) -> Iterator[tuple[list[str], int]]:
-    """Each simple command with its line, continued lines joined; `&&`, `;` and `|` part two commands."""
+    """Each simple command with its line, continued lines joined."""
     for line, number in _joined(text):
         bare = _CRON.sub("", _HISTORY.sub("", line)).strip()
-        if not bare or bare.startswith("#"):
+        for segment in simple_commands(bare):
+            words = split(segment)
+            words = words[1:] if words[:1] == ["sudo"] else words
+            if words:
+                yield words, number
+
+
+def simple_commands(line: str) -> list[str]:
+    """A line apart at `&&`, `||`, `;`, `|` and `&` outside quotes; redirections and comments left out."""
+    found, current, quote, at = [], "", "", 0
+    while at < len(line):
+        letter = line[at]
+        if letter == "\\" and quote != "'":
+            current += line[at : at + 2]
+            at += 2
             continue
-        argv: list[str] = []
-        for word in split(_spaced(bare)):
-            if word in {"&&", "||", ";", "|", "&"}:
-                yield from _nonempty(argv, number)
-                argv = []
-            elif word.startswith((">", "2>", "&>", "1>")):
-                continue
-            else:
-                argv.append(word)
-        yield from _nonempty(argv, number)
-
-
-def _nonempty(argv: list[str], number: int) -> Iterator[tuple[list[str], int]]:
-    words = argv[1:] if argv[:1] == ["sudo"] else argv
-    if words:
-        yield words, number
-
-
-def _spaced(line: str) -> str:
-    """`a;b` with spaces around what parts commands, outside quotes."""
-    parts = re.split(r"""("(?:\\.|[^"\\])*"|'[^']*')""", line)
-    return "".join(part if index % 2 else re.sub(r"(&&|\|\||;)", r" \1 ", part) for index, part in enumerate(parts))
+        at += 1
+        if quote or letter in "'\"":
+            current += letter
+            quote = ("" if letter == quote else quote) if quote else letter
+        elif letter in "<>":
+            current = re.sub(r"(?:^|(?<=\s))[\d&]$", "", current)  # the 2 of `2>`
+            redirected = _REDIRECTED.match(line, at)
+            at = redirected.end() if redirected else at
+        elif letter == "&" and line[at : at + 1] == ">":
+            continue
+        elif letter in ";|&":
+            found.append(current)
+            current = ""
+        elif letter == "#" and (not current or current[-1].isspace()):
+            break
+        else:
+            current += letter
+    return [*found, current]
 
 
 def _joined(text: str) -> Iterator[tuple[str, int]]:
