@@ -150,8 +150,18 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def ask(port: int, kind: Load) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.streams", "--port", str(port), "--key", CLIENT_KEY]
+def ask(port: int, kind: Load, dialect: str = "openai") -> dict[str, float]:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.streams",
+        "--port",
+        str(port),
+        "--key",
+        CLIENT_KEY,
+        "--dialect",
+        dialect,
+    ]
     command += ["--clients", str(kind.clients), "--requests", str(kind.requests), "--spread", str(kind.spread)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout)
