@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_used_is_a_notice_until_it_can(machine: Machine, v
         expect(page.locator("#tiles")).to_contain_text("1 of 1")
         good = machine.file.read_text()
         machine.file.write_text(good.replace("source:", "sorce:"))
-        expect(page.locator("#notices")).to_contain_text("did you mean `source`")
+        expect(page.locator("#notices")).to_contain_text("did you mean source?")
         machine.file.write_text(good)
         expect(page.locator("#notices")).not_to_contain_text("sorce")
 
@@ -167,6 +167,7 @@ def test_with_keys_one_signs_in_and_the_key_stays_in_the_tab(machine: Machine, v
         assert page.evaluate("JSON.stringify(localStorage)") == "{}"
         page.get_by_role("link", name="Keys", exact=True).click()
         expect(page.get_by_role("row", name="guest")).to_contain_text("60 requests per minute")
+        expect(page.get_by_role("row", name="guest").get_by_role("cell").first).to_have_text("inference")
         assert ADMIN_DIGEST not in page.content()
         page.get_by_role("link", name="Playground", exact=True).click()
         ask(page, "may I?")

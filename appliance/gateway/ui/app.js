@@ -2,7 +2,7 @@
 
 import { Refused, ask, events, json, key } from "./api.js";
 import { Chat } from "./chat.js";
-import { $, h } from "./dom.js";
+import { $, h, prose } from "./dom.js";
 import { History } from "./history.js";
 import { loadKeys } from "./keys.js";
 import { Logs } from "./logs.js";
@@ -146,11 +146,11 @@ function showNotices(now) {
   const text = found.map(([, each]) => each).join("\n");
   if ($("notices").dataset.text === text) return; // said once, not with every event
   $("notices").dataset.text = text;
-  $("notices").replaceChildren(...found.map(([tone, each]) => h("p", { class: `notice ${tone}` }, each)));
+  $("notices").replaceChildren(...found.map(([tone, each]) => h("p", { class: `notice ${tone}` }, prose(each))));
 }
 
 function notify(text, tone) {
-  const notice = h("p", { class: `notice ${tone}` }, text);
+  const notice = h("p", { class: `notice ${tone}` }, prose(text));
   $("notices").append(notice);
   setTimeout(() => notice.remove(), 8000);
 }

@@ -1,6 +1,6 @@
 // The tiles, and one card per model: state, conditions with their reasons, engines.
 
-import { $, h, pill } from "./dom.js";
+import { $, h, pill, prose } from "./dom.js";
 import { ago, count, duration, size } from "./format.js";
 
 const TONES = { ready: "good", starting: "warn", draining: "warn", stopping: "warn", failed: "bad", stopped: "" };
@@ -8,11 +8,12 @@ const MOVING = new Set(["starting", "draining", "stopping"]);
 
 export function showTiles(status) {
   const ready = status.models.filter((model) => model.ready).length;
+  const degraded = status.models.filter((model) => model.conditions.some(({ type }) => type === "Degraded")).length;
   const engines = status.models.flatMap((model) => model.engines);
   const { taken, budget } = status.memory;
   const share = budget ? taken / budget : 0;
   $("tiles").replaceChildren(
-    tile("Models ready", `${ready} of ${status.models.length}`, status.ready ? "all as the file wants them" : "not yet as the file wants them"),
+    tile("Models ready", `${ready} of ${status.models.length}`, degraded ? h("span", { class: "bad" }, `${degraded} degraded`) : status.ready ? "all as the file wants them" : "not yet as the file wants them"),
     tile("Generation", status.generation, h("span", { class: "where" }, file(status.file))),
     tile("In flight", engines.reduce((sum, engine) => sum + engine.in_flight, 0), `${count(engines.length, "engine")}, up ${ago(status.started).replace(" ago", "")}`),
     h("div", { class: "tile" },
@@ -83,6 +84,6 @@ function condition({ type, status, reason, message, since }) {
   return h("li", {},
     pill(asleep ? "Asleep" : type === "Ready" && !status ? "Not ready" : type, tone, { busy: type === "Progressing" }),
     h("span", {}, reason, h("span", { class: "muted small" }, ` · ${ago(since)}`)),
-    h("p", { class: "message muted small" }, message),
+    h("p", { class: "message muted small" }, prose(message)),
   );
 }

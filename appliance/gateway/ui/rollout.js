@@ -1,6 +1,6 @@
 // The rollout of the newest generation, step by step, put together from the stream of events.
 
-import { $, h, pill } from "./dom.js";
+import { $, h, pill, prose } from "./dom.js";
 import { count, duration } from "./format.js";
 
 const TITLES = {
@@ -112,7 +112,7 @@ function mover(move, rollout, status) {
     h("ol", { class: "steps", "aria-label": `Steps of ${move.model}` }, steps.map(([step, state]) =>
       h("li", { class: state, "aria-current": state === "now" ? "step" : null },
         h("span", { class: "dot", "aria-hidden": "true" }, marks[state]),
-        h("span", {}, step === "failed" ? move.failed : TITLES[step]), state === "done" ? h("span", { class: "hidden" }, "done") : ""))),
+        h("span", {}, step === "failed" ? prose(move.failed) : TITLES[step]), state === "done" ? h("span", { class: "hidden" }, "done") : ""))),
   );
 }
 
@@ -127,5 +127,5 @@ function line(rollout, event) {
   return h("li", {},
     h("span", { class: "at" }, `+${seconds.toFixed(2)} s`),
     h("span", { class: "what" }, SHORT[step] ?? step),
-    h("span", { class: "why" }, who ? h("code", {}, who) : "", who && why ? " " : "", why ?? ""));
+    h("span", { class: "why" }, who ? h("code", {}, who) : "", who && why ? " " : "", prose(why)));
 }
