@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ def test_a_thousand_mutated_files_convert_or_are_refused(tmp_path: Path) -> None
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, HEADER), st.binary(max_size=16), st.integers(0, 16))
 def test_any_splice_into_a_header_is_read_or_refused(at: int, inserted: bytes, removed: int) -> None:
-    path = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / "appliance-splice.gguf"
+    path = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / f"splice-{os.getpid()}.gguf"
     path.write_bytes(DATA[:at] + inserted + DATA[at + removed :])
     try:
         header = read_header(path)

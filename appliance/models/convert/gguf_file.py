@@ -74,8 +74,9 @@ class Header:
 def read_header(path: Path, *, vocabulary: bool = True) -> Header:
     """The header of `path`, with the tensors of its further shards where it is the first of several.
 
-    Without its vocabulary, arrays of text or of many numbers are passed over: a `range` of their length stands for them,
-    which a process that only counts can afford. Raises Refused for anything that is not a sound, supported GGUF file.
+    Without its vocabulary, arrays of text or of many numbers are passed over, and a `range` of their length stands for
+    each: a process that only counts can afford that. Raises Refused for anything that is not a sound, supported GGUF
+    file.
     """
     first = _read(path, vocabulary)
     count = _shards(first.metadata, str(path))
