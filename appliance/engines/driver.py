@@ -59,10 +59,17 @@ class Launch:
     platform: str = ""
     chosen: tuple[Choice, ...] = ()
     developer: bool = False
+    versions: tuple[tuple[str, str], ...] = ()
+    """Of the libraries that decide what the engine does, as installed in its environment."""
 
     @property
     def socket(self) -> Path:
         return self.directory / "engine.sock"
+
+    @property
+    def device(self) -> Path:
+        """Where an engine may write, as JSON, what it computes on."""
+        return self.directory / "device.json"
 
 
 @dataclass(frozen=True, slots=True)

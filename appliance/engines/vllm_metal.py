@@ -20,8 +20,8 @@ PLATFORM = "appliance_metal.platform.MetalPlatform"
 
 SITE = Path(appliance.__file__).with_name("metal") / "site"
 
-REPORT, DEVICE = "APPLIANCE_METAL_REPORT", "device.json"
-"""The variable that names, and the name of, the file in an engine's directory where it says what it runs on."""
+REPORT = "APPLIANCE_METAL_REPORT"
+"""The variable that names the file where the engine says what it computes on."""
 
 _DEFAULTS: Mapping[str, Any] = {
     # Otherwise the cache takes whatever the device has left, and no second engine fits beside this one.
@@ -122,7 +122,7 @@ class VLLMMetal:
             # Adapters come and go without a restart. The routes are on this engine's own socket; the gateway has none.
             **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if spec.arguments.get("enable_lora") else {}),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core stays a process of its own, with the worker in it
-            REPORT: str(launch.directory / DEVICE),
+            REPORT: str(launch.device),
         }
 
     def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:  # noqa: ARG002 - the Protocol's

@@ -36,6 +36,8 @@ from appliance.reconcile.estimate import what_fits
 from appliance.state import StateDirectory
 
 STOP_TIMEOUT = 10.0
+_SHOWN = ("python", "vllm", "torch", "transformers", "mlx", "mlx-lm")
+"""Whose versions `status` names."""
 
 
 class BringUp:
@@ -154,6 +156,7 @@ class BringUp:
             directory=_directory(self._state.run),
             key=secrets.token_urlsafe(32),
             port=_free_port() if driver.transport == "tcp" else None,
+            versions=_versions(environment) if environment else (),
         )
 
     async def _admission(self, engine: Engine, driver: Driver, launch: Launch, shape: Shape) -> bool:
@@ -216,6 +219,10 @@ def _task(spec: EngineSpec, model: Path) -> tuple[Choice, ...]:
     if spec.command or "runner" in given or "convert" in given:
         return ()
     return choices(model)
+
+
+def _versions(environment: InstalledEnvironment) -> tuple[tuple[str, str], ...]:
+    return tuple((name, environment.versions[name]) for name in _SHOWN if environment.versions.get(name))
 
 
 def _directory(run: Path) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from appliance.engines.driver import Launch
 from appliance.errors import ApplianceError, InsufficientMemory
 from appliance.plan.desired import EngineSpec
 from appliance.plan.observed import EngineState, ObservedEngine
@@ -116,9 +118,19 @@ class Engine:
             "in_flight": self.lease.in_flight,
             "memory": self.memory,
             "adapters": sorted(self.adapters),
+            **(_runtime(self.process.launch) if self.process else {}),
             "chosen": [asdict(choice) for choice in self.process.launch.chosen] if self.process else [],
             "step": self.step or None,
             "reason": self.reason or None,
             "message": self.message or None,
             "hint": self.hint or None,
         }
+
+
+def _runtime(launch: Launch) -> dict[str, Any]:
+    """What the engine runs on: vLLM's platform class, the device that it reports, the versions of its libraries."""
+    try:
+        device = json.loads(launch.device.read_bytes()).get("device")
+    except (OSError, ValueError, AttributeError):
+        device = None  # most engines report none
+    return {"platform": launch.platform or None, "device": device, "versions": dict(launch.versions)}
