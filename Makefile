@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint docs lock bench soak fuzz clean shots
+.PHONY: help install up test lint docs lock bench soak soak-metal fuzz clean shots
 
 help:
 	@echo "make install   create .venv and install the appliance"
@@ -15,6 +15,7 @@ help:
 	@echo "make lock      pin again what the control process needs, for the container and Homebrew"
 	@echo "make bench     the figures of docs/benchmarks.md"
 	@echo "make shots     the pictures of docs/images; needs chromium"
+	@echo "make soak-metal ten minutes of clients that go away, against the Metal engine; DURATION="
 	@echo "make soak      ten minutes of edits and dying engines under load, half an hour of every kind of client;"
 	@echo "               DURATION=, GATEWAY_DURATION= (seconds), CLIENTS=, SEED="
 	@echo "make fuzz      10,000 hostile inputs over real sockets, the seed printed; 100,000 mutated GGUF files; COUNT=, FILES=, SEED="
@@ -63,6 +64,9 @@ fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fuzz.run --count $(COUNT) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
 	$(BIN)/python -m tests.models.fuzz_gguf --files $(FILES) --seed $(SEED)
 	$(BIN)/python -m pytest tests/models/test_faults.py
+
+soak-metal: $(VENV)/.installed-dev
+	METAL_ABORTS=$(DURATION) $(BIN)/python -m pytest -q tests/metal/test_served.py -k go_away
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/appliance env install

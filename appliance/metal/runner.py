@@ -10,7 +10,7 @@ from vllm.config import VllmConfig
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, LogprobsTensors, ModelRunnerOutput
 
-from .batch import Batch, Entry, adapters_of
+from .batch import Batch, Entry
 from .device import mlx
 from .lora import Adapters
 from .model import Model
@@ -42,7 +42,7 @@ class MetalModelRunner:
         self._copy_blocks(scheduled)
         batch = Batch.of(scheduled.num_scheduled_tokens, self.requests)
         tokens, step = self._tokens(batch), batch.step(self._block_size)
-        self.adapters.use(adapters_of(batch.entries))
+        self.adapters.use(batch.adapters)
         if self._pooler is not None:
             hidden = self.mlx_model.hidden(tokens, step)
             mlx().async_eval(hidden, *self.pools())

@@ -90,6 +90,7 @@ class MetalWorker(WorkerBase):
         """`weights` and `kv_cache` one after the other, or both where no tags are given."""
         if tags is None or "weights" in tags:
             self.model_runner.wake(self._load())
+            device.release()  # what was read, and is something else now
         if tags is None or "kv_cache" in tags:
             self._allocate()
 
@@ -98,6 +99,9 @@ class MetalWorker(WorkerBase):
 
     def check_health(self) -> None:
         mlx().eval(mlx().zeros((1,)))
+
+    def reset_encoder_cache(self) -> None:
+        """There is none: vLLM resets every cache it knows of before a sleep."""
 
     def add_lora(self, lora_request: LoRARequest) -> bool:
         return self.model_runner.adapters.add(lora_request)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,22 +56,29 @@ def environ(home: Path) -> dict[str, str]:
     return clean | {"APPLIANCE_HOME": str(home), "PORT": "0", "PYTHONPATH": str(ROOT)}
 
 
-@pytest.fixture(scope="session")
-def served(engine_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    directory = tmp_path_factory.mktemp("served")
+@contextmanager
+def serving(text: str, home: Path, directory: Path) -> Iterator[Served]:
+    """`appliance up` on a file of this text, until the block ends."""
     file = directory / "model-runner.yaml"
-    file.write_text((ROOT / "model-runner.yaml").read_text())
+    file.write_text(text)
     log = directory / "up.log"
     command = [sys.executable, "-m", "appliance", "up", "--metrics", "-f", str(file)]
     with log.open("w") as sink:
-        process = subprocess.Popen(command, cwd=directory, env=environ(engine_home), stderr=sink)
+        process = subprocess.Popen(command, cwd=directory, env=environ(home), stderr=sink)
     try:
         wait_until(lambda: process.poll() is not None or "serving " in log.read_text(), within=START, what="the start")
         assert process.poll() is None, log.read_text()
-        handle = Served("", engine_home, file, log)
+        handle = Served("", home, file, log)
         status = handle.status()
         assert status["ready"], log.read_text()
-        yield Served(f"http://{status['address']}", engine_home, file, log)
+        yield Served(f"http://{status['address']}", home, file, log)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def served(engine_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    text = (ROOT / "model-runner.yaml").read_text()
+    with serving(text, engine_home, tmp_path_factory.mktemp("served")) as served:
+        yield served

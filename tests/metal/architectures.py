@@ -1,0 +1,213 @@
+"""Run by path inside the Metal engine environment. Prints one JSON object.
+
+Tiny random checkpoints of many architectures, made with mlx-lm's own classes: through paged attention, beside mlx-lm.
+
+    architectures.py SCRATCH
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+COMMON = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+WINDOW = 12
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "original_max_position_embeddings": 64,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+        }
+    },
+    "qwen2": {},
+    "qwen3": {},
+    "qwen3_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+    },
+    "gemma3_text": {"sliding_window": WINDOW, "sliding_window_pattern": 2, "query_pre_attn_scalar": 8},
+    "mistral": {
+        "model_type": "llama",
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention"] * 2 + ["full_attention"],
+    },
+    "phi3": {},
+    "granite": {
+        "logits_scaling": 8.0,
+        "attention_multiplier": 0.2,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.3,
+        "attention_bias": False,
+        "mlp_bias": False,
+    },
+    "olmo2": {},
+    "starcoder2": {"norm_epsilon": 1e-5},
+    "gpt_oss": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "rope_scaling": None,
+        "head_dim": 8,
+    },
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "cohere2": {"sliding_window": WINDOW, "sliding_window_pattern": 2, "layer_norm_eps": 1e-5, "logit_scale": 0.5},
+    "deepseek_v2": {
+        "num_key_value_heads": 4,
+        "moe_intermediate_size": 32,
+        "kv_lora_rank": 16,
+        "q_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+        "n_routed_experts": None,
+        "rope_scaling": {"type": "yarn", "factor": 2.0, "mscale_all_dim": 0, "original_max_position_embeddings": 64},
+    },
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    "gemma2": {"query_pre_attn_scalar": 8, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    "mamba2": {
+        "num_heads": 4,
+        "state_size": 8,
+        "conv_kernel": 4,
+        "n_groups": 1,
+        "time_step_limit": [0.0, 1.0],
+        "time_step_rank": "auto",
+        "use_bias": False,
+        "use_conv_bias": True,
+        "layer_norm_epsilon": 1e-5,
+        "residual_in_fp32": False,
+        "hidden_act": "silu",
+        "chunk_size": 8,
+    },
+}
+PROMPT, TOTAL = 21, 45
+"""Tokens of each sequence: prefilled in chunks of unequal length, then decoded beside one another."""
+
+
+def main(scratch: str) -> dict[str, Any]:
+    return {
+        "worst": {name: worst(name, Path(scratch)) for name in ARCHITECTURES},
+        "refused": {name: refusal(name, Path(scratch)) for name in REFUSED},
+    }
+
+
+def save(name: str, scratch: Path, own: dict[str, Any]) -> Path:
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    config = {**COMMON, "model_type": name, **own}
+    module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    mx.random.seed(7)
+    model = module.Model(module.ModelArgs.from_dict(config))
+    # Weights of the size that trained ones have: at mlx-lm's initial ones every token is as likely as the next.
+    weights = {
+        key: mx.random.normal(each.shape) * 0.25 if each.ndim > 1 else each
+        for key, each in tree_flatten(model.parameters())
+    }
+    path = scratch / name
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(path / "model.safetensors"), weights)
+    return path
+
+
+def worst(name: str, scratch: Path) -> dict[str, float]:
+    """The largest difference of any logit at any step, beside the spread of the logits."""
+    import mlx.core as mx
+    import mlx_lm.utils
+    from appliance_metal.model import load
+    from appliance_metal.step import Span, Step
+
+    path = save(name, scratch, ARCHITECTURES[name])
+    mx.random.seed(1)
+    sequences = [mx.random.randint(0, COMMON["vocab_size"], (TOTAL,)).tolist() for _ in range(3)]
+    reference, _ = mlx_lm.utils.load_model(path)
+    expected = [reference(mx.array([each]))[0] for each in sequences]
+    mx.eval(expected)
+
+    model, size = load(path, "float32"), 4
+    for cache in model.caches:
+        cache.allocate(64, size, mx.float32)
+    blocks = [[1 + 3 * index + offset for index in range(TOTAL // size + 1)] for offset in (0, 1, 2)]  # interleaved
+    difference, done = 0.0, [0, 0, 0]
+    for step in _schedule():
+        spans = [Span(done[row], count, blocks[row][: -(-(done[row] + count) // size)]) for row, count in step]
+        tokens = [token for (row, count) in step for token in sequences[row][done[row] : done[row] + count]]
+        logits = model.logits(mx.array(tokens), Step.build(spans, size), None)
+        start = 0
+        for row, count in step:
+            theirs = expected[row][done[row] : done[row] + count]
+            difference = max(difference, mx.abs(logits[start : start + count] - theirs).max().item())
+            start += count
+            done[row] += count
+    ruined = _ruined(model, sequences[0], blocks[0], size, expected[0])
+    assert done == [TOTAL, TOTAL, PROMPT + 4], done
+    return {"difference": difference, "ruined": ruined, "spread": max(mx.std(each).item() for each in expected)}
+
+
+def _ruined(model: Any, sequence: list[int], blocks: list[int], size: int, expected: Any) -> float:
+    """The difference of the last token once all values of one layer's cache are other ones: attention does matter."""
+    import mlx.core as mx
+    from appliance_metal.step import Span, Step
+
+    _, values = model.caches[0].arrays
+    values[:] = values * 1.5
+    step = Step.build([Span(TOTAL - 1, 1, blocks[: -(-TOTAL // size)])], size)
+    logits = model.logits(mx.array(sequence[-1:]), step, None)
+    return float(mx.abs(logits - expected[-1:]).max().item())
+
+
+def _schedule() -> list[list[tuple[int, int]]]:
+    """Steps of (sequence, tokens), single tokens first: chunks, chunks beside decodes, decodes of unequal length."""
+    steps = [[(0, 9)], [(0, 12), (1, 7)], [(0, 1), (1, 13)], [(0, 1), (1, 1), (2, PROMPT)]]
+    steps += [[(0, 1), (1, 1), (2, 1)]] * 4
+    left = [TOTAL - PROMPT - 6, TOTAL - PROMPT - 4]
+    while any(left):
+        rows = [row for row in (0, 1) if left[row]]
+        steps.append([(row, 1) for row in rows])
+        for row in rows:
+            left[row] -= 1
+    return steps
+
+
+def refusal(name: str, scratch: Path) -> str:
+    from appliance_metal.model import Unsupported, load
+
+    path = save(name, scratch, REFUSED[name])
+    try:
+        load(path, "float32")
+    except Unsupported as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    result = main(sys.argv[1])
+    os.write(answer, (json.dumps(result) + "\n").encode())
+    os._exit(0)

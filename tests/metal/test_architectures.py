@@ -1,0 +1,42 @@
+"""Paged attention under mlx-lm's own model classes, at every step of chunked and batched sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.metal.support import run
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def found(metal_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(metal_python, "architectures.py", tmp_path_factory.mktemp("tiny"))
+
+
+ARCHITECTURES = ["llama", "qwen2", "qwen3", "qwen3_moe", "gemma3_text", "mistral", "phi3", "granite"]
+ARCHITECTURES += ["olmo2", "starcoder2", "gpt_oss", "mixtral", "cohere2", "deepseek_v2"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_logits_are_mlx_lms_at_every_step(found: dict[str, Any], name: str) -> None:
+    worst = found["worst"][name]
+    assert worst["difference"] < 1e-4 * worst["spread"]
+    # The same comparison sees one layer's cache being wrong.
+    assert worst["ruined"] > 1e-2 * worst["spread"]
+
+
+def test_every_architecture_that_is_tried_is_judged(found: dict[str, Any]) -> None:
+    assert sorted(found["worst"]) == sorted(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("gemma2", "layer 0 computes attention by itself"), ("mamba2", "a cache of the kind `ArraysCache`")],
+)
+def test_what_paged_attention_cannot_drive_is_refused_by_name(found: dict[str, Any], name: str, why: str) -> None:
+    assert found["refused"][name].startswith(f"`{name}`")
+    assert why in found["refused"][name]
