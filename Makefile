@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint docs lock bench soak soak-metal fuzz clean shots
+.PHONY: help install up test lint docs docs-site lock bench soak soak-metal fuzz clean shots
 
 help:
 	@echo "make install   create .venv and install the appliance"
@@ -12,6 +12,7 @@ help:
 	@echo "make test      everything that CI runs: lint, unit tests, the real engine"
 	@echo "make lint      ruff, mypy, import-linter, generated files"
 	@echo "make docs      regenerate the schema and the reference"
+	@echo "make docs-site the documentation as a site, in build/site; fails for a link that leads nowhere"
 	@echo "make lock      pin again what the control process needs, for the container and Homebrew"
 	@echo "make bench     the figures of docs/benchmarks.md"
 	@echo "make shots     the pictures of docs/images; needs chromium"
@@ -45,6 +46,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m appliance.config.reference --check
+	$(BIN)/python -m appliance.cli.reference --check
 	$(BIN)/python -m appliance.gateway.reference --check
 	$(BIN)/python -m tools.lock --check
 	$(BIN)/python -m tools.homebrew --check
@@ -77,8 +79,12 @@ bench: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m appliance.config.reference --write
+	$(BIN)/python -m appliance.cli.reference --write
 	$(BIN)/python -m appliance.gateway.reference --write
 	$(BIN)/python -m appliance.gateway.metrics_reference --write
+
+docs-site: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.lock

@@ -190,7 +190,8 @@ def _adapt(request: Mapping[str, Any], route: Route, salt: str) -> dict[str, Any
 def _one_system(instructions: Any, items: list[Any]) -> dict[str, Any]:
     """Agents send instructions, and begin with a developer's item as well.
 
-    The engine makes a system message of each, and many chat templates refuse a second one: it becomes part of the first.
+    The engine makes a system message of each, and many chat templates refuse a second one: it becomes part of the
+    first.
     """
     texts = [*takewhile(lambda text: text is not None, map(_system_text, items))]
     if not isinstance(instructions, str) or not instructions:

@@ -123,15 +123,12 @@ def _ended(container: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         container.wait()
 
 
-LANDS_WITH_METRICS = {"./packaging/prometheus.yml", "./packaging/grafana/appliance.json"}
-
-
 def test_what_compose_mounts_is_there() -> None:
     volumes = [each for service in COMPOSE["services"].values() for each in service.get("volumes", ())]
     mounted = {each.split(":")[0] for each in volumes}
     files = {each for each in mounted if each.startswith("./")}
     assert mounted - files == COMPOSE["volumes"].keys()
-    assert all((ROOT / each).exists() for each in files - LANDS_WITH_METRICS)
+    assert all((ROOT / each).exists() for each in files)
 
 
 def test_compose_publishes_on_loopback_and_takes_away_what_it_can() -> None:
@@ -161,6 +158,15 @@ def test_the_containers_file_is_valid_with_a_key_and_refused_without(machine: Ma
     assert "auth.keys" in refused.stderr
     machine.environ["API_KEY"] = KEY
     assert machine.run("validate", "--file", file).returncode == 0
+
+
+def test_prometheus_finds_the_appliance_and_its_key() -> None:
+    (job,) = yaml.safe_load((ROOT / "packaging" / "prometheus.yml").read_text())["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    assert target.partition(":")[0] in COMPOSE["services"]
+    (secret,) = COMPOSE["services"]["prometheus"]["secrets"]
+    assert job["authorization"]["credentials_file"] == secret["target"]
+    assert COMPOSE["secrets"][secret["source"]] == {"environment": "API_KEY"}
 
 
 def test_grafana_is_given_its_source_and_where_the_dashboard_is_mounted() -> None:

@@ -1,0 +1,3 @@
+from tests.cli.conftest import machine
+
+__all__ = ["machine"]
