@@ -712,6 +712,8 @@ def spawn(*, detached: bool) -> int:
 
 
 def refuse_length(body: Json, fake: Json) -> None:
+    if fake.get("no_template_arguments") and "chat_template_kwargs" in body:
+        raise refusal(400, "chat_template is not supported for Mistral tokenizers.", "BadRequestError")
     limit, context = body.get("max_tokens"), fake.get("context")
     if context is not None and limit and limit > context:
         message = (

@@ -26,6 +26,10 @@ class Asked:
     forced: Forced | None = None
 
 
+THINKING: Mapping[bool, Json] = {on: {"enable_thinking": on, "thinking": on} for on in (True, False)}
+"""What chat templates call it: most the first, DeepSeek's and a few others the second."""
+
+
 def translate(body: Json) -> Asked:
     """Raises RequestError. What Anthropic's servers would do with a field that is not read here is nothing that an
     answer of this appliance depends on (metadata, service tiers, caching, beta features)."""
@@ -97,7 +101,7 @@ def _think(body: Json, request: Json) -> bool:
         raise invalid("thinking.type", "must be `enabled`, `adaptive` or `disabled`")
     thinking = kind != "disabled"
     if kind != "adaptive":  # which leaves it to the model
-        request["chat_template_kwargs"] = {"enable_thinking": thinking}
+        request["chat_template_kwargs"] = THINKING[thinking]
     if thinking and (effort := optional(optional(body, "output_config", dict) or {}, "effort", str, "output_config.")):
         request["reasoning_effort"] = effort
     return thinking and config.get("display") != "omitted"

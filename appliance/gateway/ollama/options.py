@@ -158,9 +158,9 @@ def thinking(given: object) -> Json:
     if given is None:
         return {}
     if isinstance(given, bool):
-        return {"chat_template_kwargs": {"enable_thinking": given}}
+        return {"chat_template_kwargs": {"enable_thinking": given, "thinking": given}}
     if given in ("low", "medium", "high"):
-        return {"chat_template_kwargs": {"enable_thinking": True}, "reasoning_effort": given}
+        return {"chat_template_kwargs": {"enable_thinking": True, "thinking": True}, "reasoning_effort": given}
     raise invalid("think", "must be true, false, `low`, `medium` or `high`")
 
 

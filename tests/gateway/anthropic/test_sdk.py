@@ -150,14 +150,14 @@ def test_thinking_comes_in_blocks_of_its_own(sdk: anthropic.Anthropic, engine: P
     assert isinstance(text, TextBlock)
     assert (thinking.thinking, text.text) == ("Paris is in France.", "Paris.")
     assert thinking.signature
-    assert stats(engine)["last_body"]["chat_template_kwargs"] == {"enable_thinking": True}
+    assert stats(engine)["last_body"]["chat_template_kwargs"] == {"enable_thinking": True, "thinking": True}
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_without_being_asked_no_thinking_is_shown(sdk: anthropic.Anthropic, engine: Path, stream: bool) -> None:
     messages = fake(message={"reasoning": "Hm.", "content": "Paris."})
     assert [block.type for block in ask(sdk, stream=stream, messages=messages).content] == ["text"]
-    assert stats(engine)["last_body"]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert stats(engine)["last_body"]["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
 
 
 def test_a_prefilled_answer_is_continued(sdk: anthropic.Anthropic, engine: Path) -> None:
@@ -185,6 +185,15 @@ def test_a_limit_beyond_the_context_is_the_context(sdk: anthropic.Anthropic, eng
     answer = ask(sdk, stream=stream, messages=fake(context=4096, finish="length"), max_tokens=20_000)
     assert answer.stop_reason == "model_context_window_exceeded"
     assert "max_tokens" not in stats(engine)["last_body"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_engine_whose_template_takes_no_arguments_is_asked_without(
+    sdk: anthropic.Anthropic, engine: Path, stream: bool
+) -> None:
+    messages = fake(no_template_arguments=True, context=4096, finish="length")
+    assert ask(sdk, stream=stream, messages=messages, max_tokens=9000).stop_reason == "model_context_window_exceeded"
+    assert not {"chat_template_kwargs", "max_tokens"} & set(stats(engine)["last_body"])
 
 
 def test_a_prompt_beyond_the_context_is_refused_in_the_words_that_agents_know(sdk: anthropic.Anthropic) -> None:

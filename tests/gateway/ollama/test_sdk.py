@@ -125,9 +125,9 @@ def test_results_of_tools_find_their_calls(sdk: ollama.Client, engine: Path) -> 
     ("think", "shown", "sent"),
     [
         (None, "Hm.", None),
-        (True, "Hm.", {"enable_thinking": True}),
-        (False, None, {"enable_thinking": False}),
-        ("low", "Hm.", {"enable_thinking": True}),
+        (True, "Hm.", {"enable_thinking": True, "thinking": True}),
+        (False, None, {"enable_thinking": False, "thinking": False}),
+        ("low", "Hm.", {"enable_thinking": True, "thinking": True}),
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
