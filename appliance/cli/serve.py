@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from appliance.errors import ConfigError
+from appliance.gateway import open_files
 from appliance.gateway.activation import inherited, is_loopback, require_agreement
 from appliance.gateway.activity import Activity
 from appliance.gateway.admin import create_admin_app
@@ -169,6 +170,7 @@ async def serve(
     lock: Lock | None = None,
 ) -> Sequence[socket.socket] | None:
     """Hold the state directory and serve. The listeners for the next control process; None where there is none."""
+    open_files.allow()
     with state.hold():
         control = Control(configuration, state, report=report, environ=os.environ, lock=lock)
         passed_on = await Appliance(control, state).run(watch=watch, on_settled=on_settled)
