@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -51,8 +51,13 @@ class Adapters:
             Choice("max_loras", len(ranks), f"there are {len(ranks)} adapters"),
         )
 
-    async def settle(self, engine: Engine, process: EngineProcess) -> None:
-        """Have the engine hold exactly the adapters that the file gives its model; what could not be is told in it."""
+    async def settle(
+        self, engine: Engine, process: EngineProcess, published: Callable[[], None] = lambda: None
+    ) -> None:
+        """Have the engine hold exactly the adapters that the file gives its model; what could not be is told in it.
+
+        `published` is called before one is taken out, so that requests for another of its name are held meanwhile.
+        """
         declared = self._declared(engine.spec.model)
         if not declared and not engine.spec.arguments.get("enable_lora"):
             return
@@ -61,7 +66,10 @@ class Adapters:
         paths = {name: str(path) for name, path in wanted.items() if isinstance(path, Path)}
         try:
             loaded = await _loaded(process)
-            for name in loaded.keys() - {name for name, path in paths.items() if loaded.get(name) == path}:
+            kept = {name for name, path in paths.items() if loaded.get(name) == path}
+            engine.adapters = frozenset(kept)
+            published()
+            for name in loaded.keys() - kept:
                 await _ask(process, "/v1/unload_lora_adapter", {"lora_name": name})
                 self._log.info("adapter unloaded", model=engine.spec.model, adapter=name)
             held = await _loaded(process)

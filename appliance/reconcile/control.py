@@ -184,7 +184,7 @@ class Control:
         ready = [engine for engine in self.reconciler.engines.values() if engine.takes_requests and engine.process]
         for engine in ready:
             if engine.process is not None:
-                await self._bring_up.adapters.settle(engine, engine.process)
+                await self._bring_up.adapters.settle(engine, engine.process, self.port.publish)
                 self.port.publish()
 
     def _desired(self, appliance: models.Appliance, environments: Mapping[str, EnvironmentSpec]) -> Desired:

@@ -78,18 +78,29 @@ class Port:
             raise NotReady(f"{HELD} requests wait for model `{model}` already", retry_after=30.0)
         self._held[model] += 1
         try:
-            engine = await self._reconciler.ready(self._bases.get(model, model), timeout=within)
-            if model not in self._bases:
-                return self._route(engine)
-            if (route := self._adapter(model, engine)) is None:
-                why = engine.adapter_problems.get(model, "it is being loaded")
-                raise NotReady(f"adapter `{model}` is not there: {why}", retry_after=5.0)
-            return route
+            if model in self._bases:
+                return await self._adapter_ready(self._reconciler, model, within)
+            return self._route(await self._reconciler.ready(model, timeout=within))
         finally:
             self._held[model] -= 1
 
     def status(self) -> Mapping[str, Any]:
         return self._status()
+
+    async def _adapter_ready(self, reconciler: Reconciler, name: str, within: float) -> Route:
+        """The route of an adapter, waiting for one that is on its way into its model's engine."""
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    seen = self._routing
+                    engine = await reconciler.ready(self._bases[name], timeout=within)
+                    if route := self._adapter(name, engine):
+                        return route
+                    if problem := engine.adapter_problems.get(name):
+                        raise NotReady(f"adapter `{name}` cannot be loaded: {problem}", retry_after=30.0)
+                    await self.changed(seen)
+        except (TimeoutError, KeyError):
+            raise NotReady(f"adapter `{name}` is not loaded", retry_after=5.0) from None
 
     def _adapter(self, name: str, engine: Engine | None) -> Route | None:
         """The route of the engine that has this adapter, under the adapter's name; it shares the engine's places."""

@@ -1,0 +1,140 @@
+"""Adapters against the part of vLLM's API that loads them, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from appliance.config.models import Appliance
+from appliance.models.store import Store
+from appliance.plan.desired import EngineSpec
+from appliance.process.engine_process import EngineProcess
+from appliance.process.probe import Address
+from appliance.progress import silent
+from appliance.reconcile.adapters import Adapters
+from appliance.reconcile.engine import Engine
+from tests.models.checkpoint_builder import safetensors, write_files
+
+
+@dataclass
+class Loader:
+    """What stands for a running engine: the adapters that it has, and what it was asked to do."""
+
+    address: Address = field(default_factory=lambda: Address(None, 0))
+    loaded: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    refuses: str | None = None
+
+    def answer(self, method: str, path: str, body: dict[str, str]) -> tuple[int, object]:
+        if method == "GET":
+            cards: list[dict[str, Any]] = [{"id": "m", "root": "/m", "parent": None}]
+            return 200, {"data": cards + [{"id": name, "root": at, "parent": "m"} for name, at in self.loaded.items()]}
+        name = body["lora_name"]
+        self.asked.append((path.rpartition("/")[2].partition("_")[0], name))
+        if self.refuses == name:
+            return 400, {"error": {"message": "rank 64 is greater than max_lora_rank 8"}}
+        if "unload" in path:
+            del self.loaded[name]
+        else:
+            self.loaded[name] = body["lora_path"]
+        return 200, "done"
+
+
+@pytest.fixture
+def loader() -> Iterator[Loader]:
+    it = Loader()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            length = int(self.headers["Content-Length"] or 0)
+            body = json.loads(self.rfile.read(length)) if length else {}
+            status, answer = it.answer(self.command, self.path, body)
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_GET  # noqa: N815 - the name that the server looks for
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    it.address = Address(None, server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield it
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def adapter(path: Path, *, rank: int = 8) -> Path:
+    config = json.dumps({"peft_type": "LORA", "r": rank}).encode()
+    return write_files(path, {"adapter_config.json": config, "adapter_model.safetensors": safetensors()})
+
+
+def settled(tmp_path: Path, loader: Loader, *names: str, engine: Engine | None = None) -> Engine:
+    spec = EngineSpec(model="m", backend="vllm", source="x", engine=(("enable_lora", "true"),))
+    engine = engine or Engine(id="m-1", spec=spec, since=0.0, wake=lambda: None)
+    seen: list[frozenset[str]] = []
+    held = engine
+    adapters = Adapters(Store(tmp_path / "store"), declared(*names), tmp_path, silent)
+    asyncio.run(adapters.settle(held, cast("EngineProcess", loader), lambda: seen.append(held.adapters)))
+    # Nobody is routed to an adapter while it is taken out.
+    assert all(not before & {name for what, name in loader.asked if what == "unload"} for before in seen)
+    return engine
+
+
+def declared(*names: str) -> Appliance:
+    each = [{"name": name, "source": f"./{name}"} for name in names]
+    return Appliance.model_validate({"models": {"m": {"source": "./x", "adapters": each}}})
+
+
+def test_engine_is_brought_to_what_the_file_says_whatever_it_has(tmp_path: Path, loader: Loader) -> None:
+    for name in ("one", "two"):
+        adapter(tmp_path / name)
+    loader.loaded = {"one": "/an/older/place", "gone": "/gone"}
+    engine = settled(tmp_path, loader, "one", "two")
+    assert loader.loaded == {"one": str(tmp_path / "one"), "two": str(tmp_path / "two")}
+    assert engine.adapters == {"one", "two"}
+    assert sorted(loader.asked) == [("load", "one"), ("load", "two"), ("unload", "gone"), ("unload", "one")]
+    loader.asked.clear()
+    settled(tmp_path, loader, "one", "two", engine=engine)
+    assert loader.asked == []
+    settled(tmp_path, loader, engine=engine)
+    assert (loader.loaded, engine.adapters) == ({}, frozenset())
+
+
+def test_adapter_that_cannot_be_loaded_is_told_and_the_others_serve(tmp_path: Path, loader: Loader) -> None:
+    for name in ("one", "two"):
+        adapter(tmp_path / name)
+    loader.refuses = "two"
+    engine = settled(tmp_path, loader, "one", "two", "missing")
+    assert engine.adapters == {"one"}
+    assert "max_lora_rank" in engine.adapter_problems["two"]
+    assert "does not exist" in engine.adapter_problems["missing"]
+
+
+def test_engine_that_does_not_answer_loses_no_engine(tmp_path: Path) -> None:
+    adapter(tmp_path / "one")
+    engine = settled(tmp_path, Loader(Address(None, 9)), "one")
+    assert "did not answer" in engine.adapter_problems["one"]
+
+
+def test_engine_is_started_for_the_largest_rank(tmp_path: Path) -> None:
+    adapter(tmp_path / "one", rank=8)
+    adapter(tmp_path / "two", rank=24)
+    adapters = Adapters(Store(tmp_path / "store"), declared("one", "two", "missing"), tmp_path, silent)
+    choices = {choice.argument: choice.value for choice in asyncio.run(adapters.choices("m"))}
+    assert choices == {"max_lora_rank": 32, "max_loras": 2}
+    assert asyncio.run(adapters.choices("other")) == ()
