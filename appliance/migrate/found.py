@@ -46,6 +46,8 @@ class Reading:
     founds: list[Found] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
+    addresses: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What variables of Compose services said of where an engine is, `${NAME}` filled in, by service and variable."""
     replaced: dict[str, set[str]] = field(default_factory=dict)
     """Compose services that the appliance takes the place of, by file."""
     secrets: set[str] = field(default_factory=set, repr=False)

@@ -11,21 +11,20 @@ from typing import Any
 
 from appliance.config.problems import InvalidConfig, Problem
 from appliance.errors import ApplianceError
-from appliance.migrate import catalogue, document, schema
+from appliance.migrate import document, schema
 from appliance.migrate.client import Notice, commands, notices
 from appliance.migrate.detect import Kind, detect
 from appliance.migrate.draft import Draft, Model
 from appliance.migrate.found import Reading
-from appliance.migrate.inputs import Input, tree
+from appliance.migrate.inputs import Input
+from appliance.migrate.merging import merge_equal, only_the_last_command
 from appliance.migrate.naming import assign_names
 from appliance.migrate.readers import READERS, compose, environment, runner
 from appliance.migrate.rows import Row, apply_rules
 from appliance.migrate.sizing import Estimator, Size, by_name, size_models
 from appliance.migrate.target import Target
-from appliance.migrate.writers import compose as compose_writer
-from appliance.migrate.writers import dockerfile as dockerfile_writer
-from appliance.migrate.writers import dotenv
-from appliance.migrate.writers.files import Output, beside
+from appliance.migrate.writers.files import Output
+from appliance.migrate.writers.rewrites import rewrites
 
 Validate = Callable[[str, Path], None]
 """Raises InvalidConfig for a text that is no valid configuration at this path."""
@@ -84,9 +83,9 @@ def migrate(request: Request, validate: Validate) -> Migration:
     reading = _read(request, kinds)
     draft = Draft(request.backend, request.folder, request.target.apple, sources=dict(request.answers))
     draft.models = reading.models
-    _only_the_last_command(reading, draft)
+    only_the_last_command(reading, draft)
     rows = apply_rules(reading, draft)
-    same = _merge_equal(draft)
+    same = merge_equal(draft)
     rows += _without_source(draft, rows)
     _point_to(rows, reading, same)
     lost = assign_names(draft.models)
@@ -119,11 +118,12 @@ def _fill(
         raise InvalidConfig(problems)
     _as_sized(migration)
     file, mode = request.folder / "model-runner.yaml", request.in_place
-    rewrites = _rewrites(draft, reading, request, kinds, migration.rows)
-    migration.outputs = [Output(request.folder / profile_path, profile, mode), Output(file, text, mode), *rewrites]
+    given = {source.path: (source, kind) for source, kind in zip(request.sources, kinds, strict=True) if source.path}
+    rewritten = rewrites(draft, reading, given, migration.rows, in_place=mode)
+    migration.outputs = [Output(request.folder / profile_path, profile, mode), Output(file, text, mode), *rewritten]
     migration.text = document.whole(draft, migration.sizes, request.target)
     migration.notices = notices(draft, migration.sizes, reading.consumers, lost)
-    compose_files = [output.path.name for output in rewrites if output.path.suffix in (".yaml", ".yml")]
+    compose_files = [output.path.name for output in rewritten if output.path.suffix in (".yaml", ".yml")]
     shown = "model-runner.yaml" if request.folder.absolute() == Path.cwd() else str(file)
     guessed = [row.model for row in migration.rows if row.level == "manual" and row.model]
     migration.commands = commands(draft, file=shown, compose=compose_files, guessed=guessed)
@@ -158,63 +158,6 @@ def _origin(request: Request) -> str:
     names += [request.runner] if request.runner else []
     names += ["the environment"] if request.process else []
     return ", ".join(names)
-
-
-def _only_the_last_command(reading: Reading, draft: Draft) -> None:
-    """`docker model configure` replaces all that was set for a model before, so of several lines one counts."""
-    last: dict[str, Model] = {}
-    for model in reading.models:
-        if model.configured:
-            last[catalogue.normal(model.label).lower()] = model
-    gone = [
-        each for each in reading.models if each.configured and last[catalogue.normal(each.label).lower()] is not each
-    ]
-    why = "Replaced by a later command: Model Runner keeps only the last."
-    reading.founds[:] = [
-        dataclasses.replace(found, model=None, level="dropped", why=why) if found.model in gone else found
-        for found in reading.founds
-    ]
-    draft.models[:] = [model for model in draft.models if model not in gone]
-
-
-def _merge_equal(draft: Draft) -> dict[int, Model]:
-    """Models with one source and the same settings, or none, become one. Returns what each of the others became."""
-    became: dict[int, Model] = {}
-    kept: list[Model] = []
-    for model in draft.models:
-        twin = next((each for each in kept if model.source and _may_be_one(each, model)), None)
-        if twin is None:
-            kept.append(model)
-            continue
-        if _bare(twin) and not _bare(model):
-            kept[kept.index(twin)] = model
-            model, twin = twin, model
-            became = {key: (twin if value is model else value) for key, value in became.items()}
-        became[id(model)] = twin
-        twin.names += [
-            name
-            for name in (*model.names, model.reference)
-            if name and name not in twin.names and name != twin.reference
-        ]
-    draft.models[:] = kept
-    return became
-
-
-def _may_be_one(first: Model, second: Model) -> bool:
-    if first.source != second.source:
-        return False
-    return _settings(first) == _settings(second) or _bare(first) or _bare(second)
-
-
-def _settings(model: Model) -> tuple[Any, ...]:
-    return (
-        model.arguments, model.sampling, model.env, model.adapters, model.load, model.idle_unload, model.context,
-        model.sequences, model.optional,
-    )  # fmt: skip
-
-
-def _bare(model: Model) -> bool:
-    return not any((*_settings(model)[:4], model.load, model.idle_unload, model.context, model.sequences))
 
 
 def _without_source(draft: Draft, rows: list[Row]) -> list[Row]:
@@ -305,70 +248,6 @@ def _as_sized(migration: Migration) -> None:
         row.became = str(written)
         if asked and asked > written:
             row.level, row.why = "mapped", f"{row.why} No more fit into the memory of {migration.target.name}."  # type: ignore[union-attr]
-
-
-def _rewrites(
-    draft: Draft, reading: Reading, request: Request, kinds: Sequence[Kind], rows: Sequence[Row]
-) -> list[Output]:
-    found: list[Output] = []
-    gone = {name for names in reading.replaced.values() for name in names}
-    for path in dict.fromkeys(reading.read_files):
-        source = next((each for each in request.sources if each.path == path), None)
-        kind = (
-            kinds[request.sources.index(source)] if source else "compose" if path.suffix in (".yaml", ".yml") else "env"
-        )
-        text = source.text if source else path.read_text(encoding="utf-8")
-        new = _rewritten(kind, Input(str(path), text, path.parent, path), draft, gone, reading, request, rows)
-        if new is not None and new != text:
-            found.append(Output(path if request.in_place else beside(path), new, replaces=request.in_place))
-    if request.in_place:
-        return found
-    renamed = {
-        path: beside(path) for path in reading.read_files if any(output.path == beside(path) for output in found)
-    }
-    return [
-        dataclasses.replace(output, text=compose_writer.relinked(output.text, output.path.parent, renamed))
-        if output.path.suffix in (".yaml", ".yml") else output
-        for output in found
-    ]  # fmt: skip
-
-
-def _rewritten(
-    kind: Kind,
-    source: Input,
-    draft: Draft,
-    gone: set[str],
-    reading: Reading,
-    request: Request,
-    rows: Sequence[Row],
-) -> str | None:
-    if kind == "compose":
-        text = compose_writer.rewritten(source, draft, gone, reading.consumers)
-        if _has_services(text, source):
-            return text
-        # A file that others include has to stay, even if nothing is left in it.
-        return None if any(each.path == source.path for each in request.sources) else "services: {}\n"
-    if kind == "dockerfile":
-        return dockerfile_writer.rewritten(source.text)
-    if kind == "env" and source in request.sources:
-        if request.in_place:
-            return dotenv.in_place(source.text)
-        fates = {
-            row.key.partition(" ")[0]: "in model-runner.yaml now"
-            if row.level in ("kept", "mapped") and row.to
-            else row.why.rstrip(".")
-            for row in rows
-            if row.place.startswith(f"{source.name}:") and (row.level != "kept" or row.to)
-        }
-        fates = {key: value for key, value in fates.items() if key != "METAL_DEVICE"}
-        return dotenv.beside(source.text, fates, reading.secrets)
-    return None
-
-
-def _has_services(text: str, source: Input) -> bool:
-    """Whether anything is left to run."""
-    services = tree(Input(source.name, text, source.base)).data.get("services")
-    return bool(services)
 
 
 def _upgraded(ours: Sequence[Input], request: Request, validate: Validate) -> Migration:

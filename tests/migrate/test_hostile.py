@@ -188,3 +188,13 @@ def test_a_killed_migration_leaves_whole_files(tmp_path: Path) -> None:
         whole = [tmp_path / "profiles" / "metal.yaml", tmp_path / "model-runner.yaml"][:written]
         assert [path.read_text()[-1] for path in whole] == ["\n"] * written
     assert migrated(tmp_path, "compose.yaml", code=0)
+
+
+def test_an_env_file_named_by_its_whole_path_is_rewritten_too(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / ".env").write_text("MODEL_PATH=ai/smollm2\nAPI_KEY=a-key-that-is-long\nPORT=9000\n")
+    migrated(tmp_path, str(folder / ".env"), code=0)
+    written = (folder / ".env.appliance").read_text()
+    assert written.endswith("# PORT: in model-runner.yaml now\nMETAL_DEVICE=default\n")
+    assert "a-key-that-is-long" not in written

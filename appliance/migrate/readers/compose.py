@@ -187,6 +187,7 @@ class _Compose:
             if is_engine_address(variable.value or "", self._replaced):
                 place = self._place("services", name, "environment", variable.name)
                 key = f"services.{name}.environment.{variable.name}"
+                self._reading.addresses[name, variable.name] = variable.value or ""
                 self._reading.add("compose", "services.*.environment", variable.value, key=key, place=place)
 
     def _asks_for(self, service: str, reference: str, options: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os.path
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from appliance.migrate.addresses import ON_THE_HOST, base_url, is_engine_address, replaced
+from appliance.migrate.addresses import ON_THE_HOST, base_url, replaced
 from appliance.migrate.draft import Draft
-from appliance.migrate.found import Consumer
+from appliance.migrate.found import Reading
 from appliance.migrate.inputs import Input, refused
 from appliance.migrate.naming import client_name
 
 _HOST_GATEWAY = f"{ON_THE_HOST}:host-gateway"
 
 
-def rewritten(source: Input, draft: Draft, gone: Collection[str], consumers: Iterable[Consumer]) -> str:
+def rewritten(source: Input, draft: Draft, reading: Reading) -> str:
     """The file's text with its comments; the same text where nothing in it is about models."""
     round_trip = YAML()
     round_trip.preserve_quotes = True
@@ -33,7 +33,7 @@ def rewritten(source: Input, draft: Draft, gone: Collection[str], consumers: Ite
         raise refused(source.name, str(problem)) from None
     if not isinstance(document, dict):
         return source.text
-    rewriting = _Rewriting(document, draft, gone, list(consumers))
+    rewriting = _Rewriting(document, draft, reading)
     rewriting.apply()
     if not rewriting.changed:
         return source.text
@@ -55,15 +55,14 @@ def _indentation(round_trip: YAML, text: str) -> None:
 
 
 class _Rewriting:
-    def __init__(
-        self, document: dict[str, Any], draft: Draft, gone: Collection[str], consumers: list[Consumer]
-    ) -> None:
+    def __init__(self, document: dict[str, Any], draft: Draft, reading: Reading) -> None:
         self.changed = False
         self._document = document
         self._draft = draft
-        self._gone = gone
+        self._gone = {name for names in reading.replaced.values() for name in names}
+        self._told = reading.addresses
         self._variables: dict[str, dict[str, list[str]]] = {}
-        for consumer in consumers:
+        for consumer in reading.consumers:
             names = self._variables.setdefault(consumer.service, {})
             names.setdefault(consumer.url_variable, [base_url(draft, host=ON_THE_HOST)])
             names.setdefault(consumer.model_variable, []).append(client_name(consumer.model))
@@ -81,7 +80,7 @@ class _Rewriting:
                 self._service(name, services[name])
 
     def _service(self, name: str, service: dict[str, Any]) -> None:
-        touched = self._addresses(service)
+        touched = self._addresses(name, service)
         if "models" in service:
             del service["models"]
             self.changed = True
@@ -94,22 +93,21 @@ class _Rewriting:
             self.changed = True
             _reach_the_host(service)
 
-    def _addresses(self, service: dict[str, Any]) -> bool:
+    def _addresses(self, name: str, service: dict[str, Any]) -> bool:
         """Values that lead to an engine now lead to the appliance."""
         environment = service.get("environment")
         port = self._draft.port or 8000
+        told = {variable: replaced(value, port) for (each, variable), value in self._told.items() if each == name}
         touched = False
-        if isinstance(environment, dict):
-            for variable, value in environment.items():
-                if isinstance(value, str) and is_engine_address(value, self._gone):
-                    environment[variable] = replaced(value, port)
-                    touched = touched or environment[variable] != value
-        elif isinstance(environment, list):
-            for index, item in enumerate(environment):
-                variable, equals, value = str(item).partition("=")
-                if equals and is_engine_address(value, self._gone):
-                    environment[index] = f"{variable}={replaced(value, port)}"
-                    touched = touched or environment[index] != item
+        for variable, value in told.items():
+            if isinstance(environment, dict) and variable in environment:
+                touched = touched or environment[variable] != value
+                environment[variable] = value
+            elif isinstance(environment, list):
+                for index, item in enumerate(environment):
+                    if str(item).startswith(f"{variable}="):
+                        touched = touched or item != f"{variable}={value}"
+                        environment[index] = f"{variable}={value}"
         return touched
 
     def _without_gone(self, service: dict[str, Any], key: str) -> None:
