@@ -33,7 +33,7 @@ def render(dialect: Dialect, error: RequestError, request_id: str) -> tuple[int,
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
-    return OVERLOADED if dialect == "anthropic" and error.status == 503 else error.status, headers, body
+    return _anthropic_status(error) if dialect == "anthropic" else error.status, headers, body
 
 
 def render_event(dialect: Dialect, error: RequestError, request_id: str, *, last: bytes) -> bytes:
@@ -49,7 +49,8 @@ def render_event(dialect: Dialect, error: RequestError, request_id: str, *, last
 
 
 OVERLOADED = 529
-"""Anthropic's own status for what is a 503 elsewhere; its clients wait and try again."""
+"""Anthropic's own status for what is a 503 elsewhere. Its clients wait and try again, so a model that has failed for good
+is not overloaded."""
 
 ANTHROPIC = {
     401: "authentication_error",
@@ -57,7 +58,7 @@ ANTHROPIC = {
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
-    503: "overloaded_error",
+    OVERLOADED: "overloaded_error",
     504: "timeout_error",
 }
 
@@ -67,8 +68,15 @@ def _openai(error: RequestError, request_id: str) -> bytes:
     return json.dumps({"error": {**shape, "request_id": request_id}}).encode()
 
 
+def _anthropic_status(error: RequestError) -> int:
+    if error.status != 503:
+        return error.status
+    return 500 if error.retry_after is None else OVERLOADED
+
+
 def _anthropic(error: RequestError, request_id: str) -> bytes:
-    kind = ANTHROPIC.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    status = _anthropic_status(error)
+    kind = ANTHROPIC.get(status, "invalid_request_error" if status < 500 else "api_error")
     shape = {"type": kind, "message": error.message}
     return json.dumps({"type": "error", "error": shape, "request_id": request_id}).encode()
 

@@ -39,6 +39,8 @@ class FakePort:
     table: Routing
     coming: dict[str, Route | ApplianceError] = field(default_factory=dict)
     load: dict[str, str] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    """Of models that are not ready; `stopped` where it is not said."""
     delay: float = 0.0
     """Seconds that a model that is not ready takes to become what is coming."""
 
@@ -71,7 +73,9 @@ class FakePort:
 
     def _status(self, name: str, route: Route | None) -> dict[str, Any]:
         engines = [{"memory": 600, "in_flight": route.lease.in_flight}] if route else []
-        state = {"ready": True, "state": "ready"} if route else {"ready": False, "state": "stopped"}
+        state = (
+            {"ready": True, "state": "ready"} if route else {"ready": False, "state": self.states.get(name, "stopped")}
+        )
         about = {"backend": "vllm", "source": f"pypi:{name}==1.0"}
         return {
             "name": name,

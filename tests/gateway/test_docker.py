@@ -119,7 +119,7 @@ def test_what_runs_is_told(gateway: Served) -> None:
         "backend_name": "vllm", "model_name": "ai/tiny:latest", "mode": "completion", "in_use": False,
         "loading": False, "keep_alive": "600s",
     }  # fmt: skip
-    assert gateway.ask("GET", "/engines/status").json() == {"vllm": "Running: tiny: ready, other: stopped"}
+    assert gateway.ask("GET", "/engines/status").json() == {"vllm": "Running: tiny (ready), other (stopped)"}
     usage = gateway.ask("GET", "/engines/df").json()
     assert usage == {"models_disk_usage": 1000, "default_backend_disk_usage": 5000}
 
@@ -127,6 +127,7 @@ def test_what_runs_is_told(gateway: Served) -> None:
 def test_the_configuration_is_told_for_all_or_for_one(gateway: Served) -> None:
     found = gateway.ask("GET", "/engines/_configure").json()
     assert [each["Model"] for each in found] == ["ai/tiny:latest", "ai/other:latest"]
+    assert found[1]["Config"] == {}  # nobody knows yet
     (one,) = gateway.ask("GET", "/engines/_configure?model=ai/tiny").json()
     assert one["ModelID"].startswith("sha256:")
     del one["ModelID"]
@@ -135,6 +136,12 @@ def test_the_configuration_is_told_for_all_or_for_one(gateway: Served) -> None:
         "Config": {"context-size": 4096, "keep_alive": "600s"},
     }  # fmt: skip
     assert gateway.ask("GET", "/engines/_configure?model=nobody").status == 404
+
+
+def test_a_backend_whose_models_all_failed_is_an_error(gateway: Served) -> None:
+    gateway.change(routes={"other": None})
+    gateway.state.states["other"] = "failed"
+    assert gateway.ask("GET", "/engines/status").json() == {"vllm": "Error: other (failed)"}
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,12 @@ class Engines:
         await call.json([_runner(model, route) for model, route in self._allowed(call) if _is_active(model, route)])
 
     async def status(self, call: Call, _: Receive) -> None:
-        """Each backend, with what it does. Its container's health check reads no more than that somebody answers."""
-        found: dict[str, str] = {}
+        """Each backend, with its models. Its container's health check reads no more than that somebody answers."""
+        found: dict[str, list[tuple[str, str]]] = {}
         for model, route in self._allowed(call):
-            name, state = model.get("backend", "unknown"), "ready" if route else str(model.get("state", "stopped"))
-            found[name] = f"{found[name]}, {model['name']}: {state}" if name in found else f"{model['name']}: {state}"
-        await call.json({backend: f"Running: {told}" for backend, told in found.items()})
+            state = "ready" if route else str(model.get("state", "stopped"))
+            found.setdefault(model.get("backend", ""), []).append((model["name"], state))
+        await call.json({backend: _told(states) for backend, states in found.items()})
 
     async def configurations(self, call: Call, _: Receive) -> None:
         """What the file says of each model, or of the one that is asked about."""
@@ -48,6 +48,11 @@ class Engines:
         for model in self._port.status()["models"]:
             if allows(call.key, model["name"]):
                 yield model, routes.get(model["name"])
+
+
+def _told(states: list[tuple[str, str]]) -> str:
+    failed = any(state == "failed" for _, state in states) and not any(state == "ready" for _, state in states)
+    return f"{'Error' if failed else 'Running'}: {', '.join(f'{name} ({state})' for name, state in states)}"
 
 
 def _is_active(model: Json, route: Route | None) -> bool:
@@ -64,7 +69,7 @@ def _runner(model: Json, route: Route | None) -> Json:
         "last_used": (datetime.now(UTC) - timedelta(seconds=idle)).isoformat().replace("+00:00", "Z"),
         "in_use": lease is not None and lease.in_flight > 0,
         "loading": route is None,
-        "keep_alive": _keep_alive(route),
+        **_kept(route),
     }
 
 
@@ -75,7 +80,7 @@ def _configuration(model: Json, route: Route | None) -> Json:
         "Model": normal_form(model["name"]),
         "ModelID": digest(str(model.get("source", model["name"]))),
         "Mode": _mode(route),
-        "Config": {**context, "keep_alive": _keep_alive(route)},
+        "Config": {**context, **_kept(route)},
     }
 
 
@@ -83,6 +88,8 @@ def _mode(route: Route | None) -> str:
     return "embedding" if route and "embedding" in route.capabilities else "completion"
 
 
-def _keep_alive(route: Route | None) -> str:
-    """A duration as Go reads one; -1 is for ever."""
-    return f"{route.idle_unload:g}s" if route and route.idle_unload is not None else "-1"
+def _kept(route: Route | None) -> Json:
+    """How long a loaded model stays, as a duration that Go reads; -1 is for ever."""
+    if route is None:
+        return {}
+    return {"keep_alive": "-1" if route.idle_unload is None else f"{route.idle_unload:g}s"}

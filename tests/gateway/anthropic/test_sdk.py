@@ -278,6 +278,10 @@ def test_a_model_that_is_not_ready_is_overloaded_and_says_when_to_come_back(
         sdk.messages.create(model="other", max_tokens=5, messages=QUESTION)
     assert (caught.value.status_code, caught.value.type) == (529, "overloaded_error")
     assert caught.value.response.headers["retry-after"] == "3"
+    gateway.state.coming["other"] = NotReady("model `other` failed: no such kernel")
+    with pytest.raises(anthropic.InternalServerError) as failed:
+        sdk.messages.create(model="other", max_tokens=5, messages=QUESTION)
+    assert (failed.value.status_code, failed.value.type) == (500, "api_error")
 
 
 def test_a_body_over_the_limit_is_too_large(sdk: anthropic.Anthropic) -> None:
