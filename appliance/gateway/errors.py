@@ -49,8 +49,8 @@ def render_event(dialect: Dialect, error: RequestError, request_id: str, *, last
 
 
 OVERLOADED = 529
-"""Anthropic's own status for what is a 503 elsewhere. Its clients wait and try again, so a model that has failed for good
-is not overloaded."""
+"""Anthropic's own status for what is a 503 elsewhere. Its clients wait and try again, so a model that has failed for
+good is not overloaded."""
 
 ANTHROPIC = {
     401: "authentication_error",
