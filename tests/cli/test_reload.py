@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
 
 import openai
+import pytest
 
 from tests.cli.conftest import Machine
 from tests.support import wait_until
@@ -101,6 +104,26 @@ def test_recreate_holds_requests_while_no_engine_runs(machine: Machine) -> None:
         wait_until(lambda: load.finished > seen + 4, what="the load goes on")
     assert load.errors == []
     assert revision(machine) != before
+
+
+@pytest.mark.parametrize("strategy", ["surge", "recreate"])
+def test_a_queue_in_front_of_a_busy_engine_goes_through_a_rollout(machine: Machine, strategy: str) -> None:
+    model = f"  tiny: {{source: ./weights, queue: {{concurrent: 1}}, rollout: {{strategy: {strategy}}}}}"
+    machine.write("--events", "10", "--event-interval", "0.01", models=model)
+    base = machine.up("--metrics")
+    before = revision(machine)
+    with Load(base, clients=6) as load:
+        machine.write("--events", "11", "--event-interval", "0.01", models=model)
+        wait_until(lambda: machine.status()["generation"] == 2 and not moving(machine), what="the rollout ends")
+        seen = load.finished
+        wait_until(lambda: load.finished > seen + 8, what="the load goes on")
+        page = urllib.request.urlopen(f"{base}/metrics", timeout=30).read().decode()  # noqa: S310
+    assert load.errors == []
+    assert revision(machine) != before
+    waits = re.search(r'^appliance_queue_wait_seconds_count{model="tiny"} (\d+)', page, re.MULTILINE)
+    assert waits is not None
+    assert int(waits[1]) > 6
+    assert "appliance_dropped_requests_total 0.0" in page
 
 
 def moving(machine: Machine) -> bool:
