@@ -92,7 +92,7 @@ class StateDirectory:
         """The pid of the appliance that runs on this state directory, or None where none does."""
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

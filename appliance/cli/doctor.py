@@ -17,6 +17,7 @@ from appliance.config.load import DEFAULT_FILE
 from appliance.doctor import bundle
 from appliance.doctor.examination import CHECKS, examine
 from appliance.doctor.finding import Finding
+from appliance.doctor.redaction import Redaction, secrets_of
 from appliance.doctor.scene import Scene
 from appliance.errors import ApplianceError, ConfigError
 from appliance.process.logs import tail
@@ -31,7 +32,10 @@ def doctor(file: Path | None, *, quick: bool, as_json: bool, archive: Path | Non
     """Print every finding; True where nothing keeps the appliance from working."""
     scene = _scene(file, quick=quick)
     said = not as_json and sys.stderr.isatty()
-    findings = [*examine(scene, began=lambda name: output.note(f"checking {name}") if said else None)]
+    # An engine's last words may hold what it was given in confidence.
+    redaction = Redaction(secrets_of(scene))
+    found = examine(scene, began=lambda name: output.note(f"checking {name}") if said else None)
+    findings = [*map(redaction.finding, found)]
     if archive is not None:
         _write(archive, scene, findings)
     if as_json:

@@ -32,8 +32,7 @@ _WORTH_KNOWING = ("APPLIANCE_", "METAL_", "VLLM_", "HF_", "CUDA_", "PIP_", "OMP_
 
 def write(path: Path, scene: Scene, findings: Sequence[Finding]) -> None:
     """A gzipped tar, readable by its owner. The same scene gives the same members, whatever was in them redacted."""
-    loaded = scene.loaded.appliance if scene.loaded else None
-    redaction = Redaction([*secrets_of(scene.environ, loaded, scene.state.run), str(Path.home())])
+    redaction = Redaction([*secrets_of(scene), str(Path.home())])
     path.touch(mode=0o600)
     with tarfile.open(path, "w:gz") as archive:
         for name, text in documents(scene, findings, redaction):

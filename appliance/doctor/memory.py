@@ -73,7 +73,8 @@ def judge(memory: Memory) -> Iterator[Finding]:
 
 
 def _too_big(scene: Scene) -> Iterator[Finding]:
-    if scene.loaded is None:
+    damaged = any(path.exists() and not path.is_dir() for path in (scene.state.root, scene.state.models))
+    if scene.loaded is None or damaged:  # `state` reports it
         return
     appliance = scene.loaded.appliance
     allowed = budget(appliance.memory)

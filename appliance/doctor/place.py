@@ -61,11 +61,11 @@ def check_state(scene: Scene) -> Iterator[Finding]:
             yield _corrupt(f"`{path}` may not be written by this user", "run as the user it belongs to, or `chown` it")
     if state.run.is_dir() and (state.run.stat().st_uid != os.getuid() or state.run.stat().st_mode & 0o077):
         yield _corrupt(f"`{state.run}` is open to others, or somebody else's", f"remove `{state.run}`")
-    if state.history.is_dir():
+    for path in sorted(state.history.glob("[0-9]*.json")) if state.history.is_dir() else ():
         try:
-            History(state.history).entries()
-        except ApplianceError as error:
-            yield _corrupt(error.message, error.hint or "move it away")
+            History(state.history).get(int(path.stem))
+        except (ApplianceError, ValueError) as error:
+            yield _corrupt(str(error), f"move `{path}` away")
     for path in sorted(state.root.glob("*.json")):
         if not _is_json(path):
             yield _corrupt(f"`{path}` is not JSON", f"remove `{path}`")

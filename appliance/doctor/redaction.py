@@ -6,11 +6,13 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from appliance.config.models import Appliance
+from appliance.doctor.finding import Finding
+from appliance.doctor.scene import Scene
 from appliance.process import identity
 from appliance.process.sweep import remains
 
@@ -50,6 +52,10 @@ class Redaction:
             text = pattern.sub(REPLACEMENT, text)
         return text
 
+    def finding(self, finding: Finding) -> Finding:
+        text = self.text
+        return replace(finding, finding=text(finding.finding), cause=text(finding.cause), remedy=text(finding.remedy))
+
     def value(self, value: Any) -> Any:
         """Plain data, with every text in it and every key redacted."""
         if isinstance(value, str):
@@ -61,15 +67,15 @@ class Redaction:
         return value
 
 
-def secrets_of(environ: Mapping[str, str], appliance: Appliance | None, run: Path) -> Iterator[str]:
+def secrets_of(scene: Scene) -> Iterator[str]:
     """What must not be seen: of the environment, of the file, and the keys of running engines."""
-    for name, value in environ.items():
+    for name, value in scene.environ.items():
         if _NAMES.search(name) and value.lower() not in _HARMLESS:
             yield value
             yield from _of_address(value)
-    if appliance is not None:
-        yield from _of_file(appliance)
-    for directory in remains(run) if run.is_dir() else ():
+    if scene.loaded is not None:
+        yield from _of_file(scene.loaded.appliance)
+    for directory in remains(scene.state.run) if scene.state.run.is_dir() else ():
         launch = identity.read(directory).get("launch")
         if isinstance(launch, dict) and isinstance(launch.get("key"), str):
             yield launch["key"]

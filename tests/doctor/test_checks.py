@@ -242,11 +242,13 @@ def test_a_file_where_a_directory_belongs_is_corrupt(scene: Scene, name: str) ->
     assert "is not a directory" in only(place.check_state(scene)).finding
 
 
-def test_a_history_record_that_is_cut_off_is_corrupt(scene: Scene) -> None:
+def test_every_history_record_that_cannot_be_read_is_named(scene: Scene) -> None:
     (scene.state.history / "000001.json").write_text('{"generation": 1')
-    found = only(place.check_state(scene))
-    assert "000001.json" in found.finding
-    assert "refuses until then" in found.remedy
+    (scene.state.history / "000002.json").write_bytes(b"\xff\x00")
+    first, second = place.check_state(scene)
+    assert "000001.json" in first.finding
+    assert "000002.json" in second.remedy
+    assert "refuses until then" in second.remedy
 
 
 def test_a_document_that_is_no_json_is_corrupt(scene: Scene) -> None:

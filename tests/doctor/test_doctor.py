@@ -39,12 +39,13 @@ def test_a_401_is_explained_from_the_log(machine: Machine) -> None:
     assert "wrong-key" not in shown
 
 
-def test_an_engine_that_failed_is_told_with_its_reason(machine: Machine) -> None:
-    machine.write("--exit-at-start", "--exit-code", "3", "--say", "RuntimeError: no such kernel")
+def test_an_engine_that_failed_is_told_with_its_reason_and_without_its_secrets(machine: Machine) -> None:
+    flags = ("--exit-at-start", "--exit-code", "3", "--say", "RuntimeError: no such kernel for hunter2hunter2")
+    machine.write(*flags, models="  tiny: {source: ./weights, env: {PASSPHRASE: hunter2hunter2}}")
     machine.up()
     (finding,) = findings(machine)
     assert finding["check"] == "engine"
-    assert "no such kernel" in finding["finding"]
+    assert "no such kernel for [redacted]" in finding["finding"]
 
 
 def test_a_sound_machine_exits_zero_and_says_how_much_it_looked_at(machine: Machine) -> None:
@@ -59,17 +60,17 @@ def test_a_file_with_a_problem_is_a_finding(machine: Machine) -> None:
     assert "sauce" in finding["finding"]
 
 
-@pytest.mark.parametrize("broken", ["history/000001.json", "models"])
+@pytest.mark.parametrize("broken", ["home", "home/history/000001.json", "home/models"])
 def test_up_refuses_a_corrupt_state_directory_and_doctor_explains(machine: Machine, broken: str) -> None:
     machine.write()
-    machine.home.mkdir()
-    (machine.home / broken).parent.mkdir(exist_ok=True)
-    (machine.home / broken).write_text("?")
+    place = machine.directory / broken
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("?")
     refused = machine.run("up")
     assert refused.returncode == 1
     assert broken in refused.stderr
     assert "appliance doctor" in refused.stderr
-    assert (machine.home / broken).read_text() == "?", "nothing is repaired on a guess"
+    assert place.read_text() == "?", "nothing is repaired on a guess"
     (finding,) = findings(machine)
     assert broken in finding["finding"]
 
