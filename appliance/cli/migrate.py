@@ -86,7 +86,7 @@ def _say(result: Migration, fates: Mapping[str, str] | None, *, as_json: bool) -
     elif not any(fate != "unchanged" for fate in fates.values()):
         output.note("nothing has changed")
     if result.needs_a_person:
-        output.note("some keys need you: see `Needs you` above")
+        output.note("something needs you: see above")
 
 
 def _fate(each: Output) -> str:

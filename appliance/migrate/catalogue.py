@@ -24,6 +24,11 @@ _FOREIGN = re.compile(
     r"(?<![a-z0-9])(awq|gptq|fp8|fp8-dynamic|nvfp4|bnb|bitsandbytes|int4|int8|w4a16|w8a8|w8a16|exl2|marlin|aqlm|hqq|quantized)(?![a-z0-9])",
     re.IGNORECASE,
 )
+_ENCODER = re.compile(
+    r"(?<![a-z])(?:bge(?!-multilingual-gemma)|e5|minilm|nomic-embed|mxbai|gte|arctic-embed|jina-(?:embeddings|reranker)|bert)"
+    r"(?![a-z])",
+    re.IGNORECASE,
+)
 _SUFFIXES = re.compile(
     r"[-_.](?:awq|gptq|gguf|fp8(?:[-_]dynamic)?|nvfp4|bnb(?:[-_]4bit)?|bitsandbytes|int4|int8|gptq[-_]int[48]|w4a16|w8a8|w8a16|quantized"
     r"|[248]bit|g128|unsloth|imat|i1)(?=$|[-_.])",
@@ -122,6 +127,11 @@ def foreign_quantization(name: str) -> str | None:
     """`awq`, `gptq`, … where a repository's name says that its weights are for CUDA kernels."""
     match = _FOREIGN.search(name.rpartition("/")[2])
     return match[1].lower() if match else None
+
+
+def names_an_encoder(name: str) -> bool:
+    """Whether a file's name is that of a BERT-like encoder, which the importer of GGUF does not read."""
+    return bool(_ENCODER.search(name.rpartition("/")[2]))
 
 
 def parameters_in(name: str) -> float | None:

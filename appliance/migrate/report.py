@@ -78,7 +78,7 @@ def _headline(migration: Migration) -> str:
     large = sum(size.problem is not None for size in migration.sizes)
     models = "no model" if not count else "1 model" if count == 1 else f"{count} models"
     needs = [f"{manual} of {len(migration.rows)} keys need you"] if manual else []
-    needs += [f"{large} of them {'does' if large == 1 else 'do'} not fit"] if large else []
+    needs += [f"{_plural(large, 'model')} {'does' if large == 1 else 'do'} not fit"] if large else []
     tail = " and ".join(needs) or "nothing needs you"
     counted = Counter(row.level for row in migration.rows)
     levels = ", ".join(f"{counted[level]} {level}" for level in LEVELS if counted[level])

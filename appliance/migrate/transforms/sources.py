@@ -169,6 +169,8 @@ def _gguf_file(text: str, model: Model, setting: Setting) -> Result:
         if problem is None:
             return AS_THE_RULE_SAYS
         return manual(f"The importer does not read this file ({_shortened(problem)}); look for `{suggested}`.")
+    if catalogue.names_an_encoder(text):
+        return manual("By its name an encoder, which the importer does not read from GGUF; name its safetensors.")
     kind = catalogue.gguf_type(text)
     if kind and not catalogue.importable_type(kind):
         return manual(f"The importer does not read {kind}; look for `{suggested}` and say so with `--source`.")
