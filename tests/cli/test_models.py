@@ -70,3 +70,10 @@ def test_fit_counts_a_local_model_and_names_a_target(machine: Machine) -> None:
     wrong = machine.run("fit", "--target", "pdp11")
     assert wrong.returncode == 1
     assert "m2-16gb" in wrong.stderr
+
+
+def test_model_that_runs_code_of_its_checkpoint_is_named_in_the_plan(machine: Machine) -> None:
+    engine = "{trust_remote_code: true}"
+    machine.write(models=f"  one: {{source: ./weights, backend: vllm, engine: {engine}}}\n  two: {{source: ./weights}}")
+    assert json.loads(machine.run("plan", "--json").stdout)["trust_remote_code"] == ["one"]
+    assert "one would run code from its checkpoint" in machine.run("plan").stderr
