@@ -183,7 +183,6 @@ def test_what_an_agent_sends_in_responses_is_answered(served: Served) -> None:
         ],
         "tools": [
             {"type": "function", "name": "shell", "strict": False, "parameters": {"type": "object", "properties": {}}},
-            {"type": "custom", "name": "apply_patch", "description": "a patch", "format": {"type": "text"}},
             {"type": "web_search"},
             {"type": "image_generation"},
             {"type": "namespace", "name": "mcp", "description": "more", "tools": []},
