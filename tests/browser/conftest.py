@@ -28,8 +28,9 @@ FLAGS = [
 SIZE = (1360, 900)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Gone with its module: while playwright is there its event loop counts as running, and nobody can have another."""
     if CHROMIUM is None:
         if os.environ.get("CI"):
             pytest.fail("CI has no chromium: .ci/run installs it")
