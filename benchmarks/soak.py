@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import linear_regression
 from typing import Any
@@ -164,7 +164,7 @@ def main() -> int:
     for error in result.errors[:20]:
         print(error, file=sys.stderr)
     if given.json:
-        found = {"machine": describe(), "slope_mb_per_hour": result.slope, **asdict(result)}
+        found = {"machine": describe(), "slope_mb_per_hour": result.slope, **vars(result)}
         given.json.write_text(json.dumps(found, indent=2) + "\n")
     grows = result.seconds >= FIT and result.slope > given.growth
     return 1 if result.errors or grows else 0
