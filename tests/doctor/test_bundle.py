@@ -75,7 +75,7 @@ def spellings_of(secret: str) -> set[str]:
     return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="")}
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(SECRET)
 def test_no_planted_secret_is_in_the_archive(secret: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,7 +84,7 @@ def test_no_planted_secret_is_in_the_archive(secret: str) -> None:
     assert not [form for form in spellings_of(secret) if form in text]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(LIKELY)
 def test_what_looks_like_a_secret_is_taken_out_though_nobody_knows_it(secret: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
