@@ -74,8 +74,9 @@ class Batch:
         """Of each row its LoRARequest, or None."""
         return [entry.request.adapter for entry in self.entries for _ in range(entry.count)]
 
-    def step(self, block_size: int) -> Step:
-        return Step.build([entry.request.span(entry.count, block_size) for entry in self.entries], block_size)
+    def step(self, block_size: int, *, rounded: bool) -> Step:
+        spans = [entry.request.span(entry.count, block_size) for entry in self.entries]
+        return Step.build(spans, block_size, rounded=rounded)
 
 
 def _scored(request: Request, count: int) -> int:

@@ -53,11 +53,13 @@ class Adapters:
     def numbers(self) -> set[int]:
         return set(self._adapters)
 
-    def use(self, rows: list[Any]) -> None:
-        """Of each row of the coming step its LoRARequest, or None. The server has had them added and checked before."""
+    def use(self, rows: list[Any]) -> bool:
+        """Of each row of the coming step its LoRARequest, or None; whether any has one. The server has had them added
+        and checked before."""
         for request in {each.lora_int_id: each for each in rows if each}.values():
             self.add(request)
         self._rows.set([each.lora_int_id if each else 0 for each in rows])
+        return any(rows)
 
     def _apply(self, number: int, adapter: Adapter) -> None:
         for name, weights in adapter.weights.items():

@@ -25,9 +25,14 @@ class Model:
     trunk: Any
     caches: list[LayerCache]
     kind: str
+    compiled: bool = False
+    """Whether steps of decodes alone are compiled: one traced graph for each shape instead of a new one every step."""
+    _decode: Any = None
 
     def logits(self, tokens: Any, step: Step, rows: Any) -> Any:
-        """(tokens,) to (rows, vocabulary): the head is applied to the rows that need it only."""
+        """(tokens,) to (rows, vocabulary): the head is applied to the rows that need it only; None is all of them."""
+        if rows is None and self.compiled and not step.chunks:
+            return self._replay(tokens, step)
         self._use(step, rows)
         return self.module(tokens[:, None], cache=self.caches)[:, 0]
 
@@ -35,6 +40,24 @@ class Model:
         """(tokens,) to (tokens, hidden size), after the last norm."""
         self._use(step, None)
         return self.trunk(tokens[:, None], cache=self.caches)[:, 0]
+
+    def _replay(self, tokens: Any, step: Step) -> Any:
+        """What `logits` gives, from a graph that was traced before. Pools go in and come out: MLX writes in place."""
+
+        def forward(tokens: Any, *arrays: Any) -> tuple[Any, ...]:
+            pools = iter(arrays[5:])
+            for cache in self.caches:
+                cache.arrays = next(pools), next(pools)
+            self._use(Step.of_arrays(arrays[:5], step.block_size), None)
+            logits = self.module(tokens[:, None], cache=self.caches)[:, 0]
+            return (logits, *(array for cache in self.caches for array in cache.arrays))
+
+        self._decode = self._decode or mlx().compile(forward)
+        before = [array for cache in self.caches for array in cache.arrays]
+        logits, *after = self._decode(tokens, *step.arrays, *before)
+        for index, cache in enumerate(self.caches):
+            cache.arrays = after[2 * index], after[2 * index + 1]
+        return logits
 
     def _use(self, step: Step, rows: Any) -> None:
         for cache in self.caches:
@@ -45,7 +68,7 @@ class Model:
         """Refer to no array any more."""
         for cache in self.caches:
             cache.free()
-        self.module = self.trunk = None
+        self.module = self.trunk = self._decode = None
 
     @property
     def bytes(self) -> int:
@@ -74,6 +97,7 @@ def load(path: Path, dtype: str) -> Model:
         module.set_dtype(getattr(mx, dtype))
     module.eval()
     model = adapt(module, str(config.get("model_type", type(module).__module__)))
+    model.compiled = not on_cpu()
     mx.eval(module.parameters())
     return model
 

@@ -53,6 +53,10 @@ class LayerCache:
     def arrays(self) -> tuple[Any, Any]:
         return self._keys, self._values
 
+    @arrays.setter
+    def arrays(self, pools: tuple[Any, Any]) -> None:
+        self._keys, self._values = pools
+
     @property
     def offset(self) -> Any:
         """Positions for the rotary embedding, one per row."""

@@ -41,13 +41,16 @@ class MetalModelRunner:
             return EMPTY_MODEL_RUNNER_OUTPUT
         self._copy_blocks(scheduled)
         batch = Batch.of(scheduled.num_scheduled_tokens, self.requests)
-        tokens, step = self._tokens(batch), batch.step(self._block_size)
-        self.adapters.use(batch.adapters)
+        tokens, step = self._tokens(batch), batch.step(self._block_size, rounded=self.mlx_model.compiled)
+        adapted = self.adapters.use(batch.adapters)
         if self._pooler is not None:
             hidden = self.mlx_model.hidden(tokens, step)
             mlx().async_eval(hidden, *self.pools())
             return self._pooler(batch, hidden)
-        self._waiting = batch, self.mlx_model.logits(tokens, step, mlx().array(batch.rows, dtype=mlx().int32))
+        # A graph that is traced once would keep the adapters of the step that it was traced in.
+        whole = not adapted and batch.rows == list(range(len(tokens)))
+        rows = None if whole else mlx().array(batch.rows, dtype=mlx().int32)
+        self._waiting = batch, self.mlx_model.logits(tokens, step, rows)
         return None
 
     def sample_tokens(self, grammar: GrammarOutput | None) -> StepOutput:

@@ -57,13 +57,16 @@ class Step:
     _cached: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, spans: Sequence[Span], block_size: int) -> Step:
-        """Of spans in the order of their rows: those of one token first."""
+    def build(cls, spans: Sequence[Span], block_size: int, *, rounded: bool = False) -> Step:
+        """Of spans in the order of their rows: those of one token first. `rounded` widens the table of blocks, so that
+        most steps have the shapes of the one before."""
         mx = mlx()
         positions = np.concatenate([np.arange(span.first, span.context, dtype=np.int32) for span in spans])
         blocks = np.concatenate([_block_of_each(span, block_size) for span in spans])
         decodes = [span for span in spans if span.count == 1]
         most = max((len(span.blocks) for span in decodes), default=0)
+        if rounded:
+            most += -most % (8 if most <= 32 else 32)
         tables = np.zeros((len(decodes), most), dtype=np.int32)
         for row, span in enumerate(decodes):
             tables[row, : len(span.blocks)] = span.blocks
@@ -77,6 +80,16 @@ class Step:
             _blocks=mx.array(blocks),
             _offsets=mx.array(positions % block_size),
         )
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """All that a step of decodes alone consists of; `of_arrays` makes it again, in a trace for one."""
+        return self.positions, self.tables, self.contexts, self._blocks, self._offsets
+
+    @classmethod
+    def of_arrays(cls, arrays: Sequence[Any], block_size: int) -> Step:
+        positions, tables, contexts, blocks, offsets = arrays
+        return cls(positions, len(contexts), tables, contexts, (), block_size, blocks, offsets)
 
     def slots(self, heads: int) -> Any:
         """(tokens, heads): the row of the flat cache that each token's key and value of each head goes to."""
