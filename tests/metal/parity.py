@@ -1,6 +1,8 @@
 """Run by path inside the Metal engine environment: vLLM over MLX beside mlx_lm, token by token. Prints one JSON object.
 
-parity.py CHECKPOINT TOKENS [alone] [preempted]
+parity.py CHECKPOINT TOKENS [alone] [preempted] [short]
+
+`short` leaves the chat template out: mlx_lm's quantized products on the CPU take a tenth of a second for each token.
 """
 
 from __future__ import annotations
@@ -41,13 +43,19 @@ def main(checkpoint: str, count: int, *modes: str) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    settings: dict[str, Any] = {"model": checkpoint, "max_model_len": 256, "seed": 0, "max_num_batched_tokens": CHUNK}
-    engine = LLM(**settings, kv_cache_memory_bytes=256 << 20, max_num_seqs=16, disable_log_stats=False)
+    chunk = 8 if "short" in modes else CHUNK
+    settings: dict[str, Any] = {"model": checkpoint, "max_model_len": 256, "seed": 0, "max_num_batched_tokens": chunk}
+    settings["max_num_seqs"] = 8
+    engine = LLM(**settings, kv_cache_memory_bytes=256 << 20, disable_log_stats=False)
     tokenizer = engine.get_tokenizer()
-    prompts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": each}], add_generation_prompt=True)["input_ids"]
-        for each in QUESTIONS
-    ]
+
+    def tokens(question: str) -> list[int]:
+        if "short" in modes:
+            return list(tokenizer(question).input_ids)
+        messages = [{"role": "user", "content": question}]
+        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
+
+    prompts = [tokens(each) for each in QUESTIONS]
     sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
 
     def generate(engine: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:
@@ -63,12 +71,12 @@ def main(checkpoint: str, count: int, *modes: str) -> dict[str, Any]:
     preemptions = 0
     if "preempted" in modes:
         settings |= {"max_model_len": 64, "num_gpu_blocks_override": 12}
-        few = LLM(**settings, max_num_seqs=8, disable_log_stats=False)
+        few = LLM(**settings, disable_log_stats=False)
         answers["preempted"], _ = generate(few, prompts)
         preemptions = _counter(few, "vllm:num_preemptions")
     return {
         "platform": _platform(),
-        "steps": {"longest prompt": max(map(len, prompts)), "chunk": CHUNK},
+        "steps": {"longest prompt": max(map(len, prompts)), "chunk": chunk},
         "cached": [sum(cold), sum(warm)],
         "preemptions": preemptions,
         "differences": {name: judge(checkpoint, prompts, found) for name, found in answers.items()},
