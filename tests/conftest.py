@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from appliance.progress import silent
 from appliance.state import StateDirectory
 
 ROOT = Path(__file__).parent.parent
+
+# A job that a shell runs in the background ignores the interrupt key, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

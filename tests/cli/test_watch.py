@@ -69,7 +69,7 @@ def test_elsewhere_it_is_a_line_for_each_change(machine: Machine, arguments: tup
     machine.up()
     with watching(machine, *arguments, terminal=False) as reading:
         wait_until(lambda: reading.text().count("\n") == 1, what="how it is")
-        machine.write("--events", "3")
+        machine.write("--load-seconds", "2")
         wait_until(lambda: reading.text().count("\n") >= 3, what="how it changes")
         lines = reading.text().splitlines()
     first = lines[0]
