@@ -77,7 +77,7 @@ def serving(text: str, home: Path, directory: Path) -> Iterator[Served]:
         process.wait(60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # other packages' tests have appliances of their own on this state directory
 def served(engine_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     text = (ROOT / "model-runner.yaml").read_text()
     with serving(text, engine_home, tmp_path_factory.mktemp("served")) as served:
