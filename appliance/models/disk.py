@@ -55,4 +55,13 @@ def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a directory."""
     if path.is_file():
         return path.stat().st_size
-    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    total, directories = 0, [str(path)]
+    # Two environments have 110,000 files: a Path for each left the control process 48 MB larger.
+    while directories:
+        with os.scandir(directories.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.path)
+                elif entry.is_file():
+                    total += entry.stat().st_size
+    return total

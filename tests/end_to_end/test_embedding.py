@@ -32,10 +32,13 @@ TEXTS = ["Hello world", "The cat sits on the mat.", "Paris is the capital of Fra
 
 
 def test_vectors_are_those_of_the_models_own_definition(engine_home: Path, engine_python: Path, tmp_path: Path) -> None:
-    log = tmp_path / "up.log"
+    log, home = tmp_path / "up.log", tmp_path / "home"
+    home.mkdir(mode=0o700)
+    for shared in ("environments", "models"):  # what is on this machine already, for an appliance beside another
+        (home / shared).symlink_to(engine_home / shared)
     (tmp_path / "model-runner.yaml").write_text(FILE)
     command = [sys.executable, "-m", "appliance"]
-    where: dict[str, Any] = {"cwd": tmp_path, "env": environ(engine_home)}
+    where: dict[str, Any] = {"cwd": tmp_path, "env": environ(home)}
     with log.open("w") as sink, subprocess.Popen([*command, "up"], stderr=sink, **where) as up:
         try:
             wait_until(lambda: up.poll() is not None or "serving " in log.read_text(), within=START)
