@@ -6,6 +6,7 @@ Of the CPU that a stream of 100 events took when each came alone, aiohttp's clie
 from __future__ import annotations
 
 import asyncio
+import select
 import types
 from collections import deque
 from collections.abc import Awaitable, Generator
@@ -24,6 +25,10 @@ END = 4
 
 class EngineGone(Exception):
     """The engine ended the connection before its answer was complete."""
+
+
+class Unread(EngineGone):
+    """It ended before it had read the whole request, so it cannot have acted on it."""
 
 
 class Write(Protocol):
@@ -57,6 +62,8 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         self._begun = False
         self._closed = False
+        self._broken = False
+        """Whether the system has said that not all of what was sent has been read."""
         self._waiter: asyncio.Future[None] | None = None
 
     async def request(self, head: bytes, *body: bytes | memoryview) -> None:
@@ -139,11 +146,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        return not self._transport.is_closing() and self._loop.time() - self.idle_since < IDLE
+        """Whether another request may be sent: the engine keeps it open, and has said nothing that was not asked."""
+        if self._transport.is_closing() or self._loop.time() - self.idle_since >= IDLE:
+            return False
+        # The loop may not have come round to the end of it, after which nobody could tell what has been read.
+        return not self._pending.poll(0)
 
     async def _wait(self) -> None:
         if self._closed:
-            raise EngineGone
+            raise Unread if self._broken and not self._begun else EngineGone
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -158,6 +169,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._pending = select.poll()
+        self._pending.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         if self.complete:
@@ -180,6 +193,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
+        # A socket that is closed with bytes unread resets its peer, and one that is closed already refuses them.
+        self._broken = isinstance(exc, ConnectionError)
         if exc is None and self._begun and not self._framed():
             self.complete = True
         if self in self._idle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import math
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -131,6 +132,9 @@ async def serving(
     )
     server = Server(config)
     server.running = asyncio.create_task(server.serve(sockets=list(sockets)))
+    # What has been made until now lives as long as the process. The collector need not look through it again: that took
+    # 20 ms each time, for which every stream waited.
+    gc.freeze()
     try:
         yield server
     finally:

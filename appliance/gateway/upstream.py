@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 
-from appliance.gateway.connection import Connection, EngineGone
+from appliance.gateway.connection import Connection, EngineGone, Unread
 
 Address = str | int
 """The path of a unix socket, or a port on 127.0.0.1."""
@@ -15,7 +15,7 @@ CONNECT_TIMEOUT = 5.0
 
 
 class Unreachable(EngineGone):
-    """The engine does not accept connections."""
+    """The engine has not had the request: it may be asked again, or another one."""
 
 
 class Upstream:
@@ -25,15 +25,19 @@ class Upstream:
         self._idle: defaultdict[Address, list[Connection]] = defaultdict(list)
 
     async def request(self, address: Address, head: bytes, *body: bytes | memoryview) -> Connection:
-        """A connection whose answer has begun. Raises EngineGone."""
+        """A connection whose answer has begun. Raises EngineGone, and Unreachable where the engine has read no request.
+
+        What an engine may have read is not sent again: it could be what made it crash.
+        """
         if (connection := self._reuse(address)) is not None:
             try:
                 return await _exchange(connection, head, *body)
-            except EngineGone:
-                # Engines close idle connections when they like; a fresh one tells whether this engine is there.
-                if connection.status:
-                    raise
-        return await _exchange(await self._connect(address), head, *body)
+            except Unread:
+                pass  # engines close idle connections when they like; a fresh one tells whether this engine is there
+        try:
+            return await _exchange(await self._connect(address), head, *body)
+        except Unread as error:
+            raise Unreachable("it ended before it read the request") from error
 
     def close(self) -> None:
         for idle in self._idle.values():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import select
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from appliance.gateway.connection import EngineGone
 from appliance.gateway.upstream import Unreachable, Upstream
@@ -257,3 +260,85 @@ def test_the_last_write_is_waited_for_as_well(where: Path, pieces: int) -> None:
     asyncio.run(main())
     assert ended
     assert bytes(got) == b"hello" * pieces
+
+
+Runner = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    """How a connection ends is told by the loop, and the gateway's is uvloop."""
+    runner: Runner = request.param
+    return runner
+
+
+async def two_requests(
+    where: Path, between: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> int:
+    """The second one's status, over a server that does `between` where the first connection may get another request.
+
+    A fresh connection is answered, so one that is sent again gets through.
+    """
+    connections = 0
+    hello = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readexactly(len(REQUEST) + 2)
+        writer.write(hello)
+        if connections == 1:
+            await between(reader, writer)
+        else:
+            await reader.read()
+
+    async with scripted(where, script) as upstream:
+        for _ in range(2):
+            connection = await upstream.request(str(where), REQUEST, b"{}")
+            while not connection.complete:
+                await connection.read()
+            connection.release()
+        return connection.status
+
+
+def test_what_an_engine_has_read_is_not_sent_again(where: Path, run: Runner) -> None:
+    """It may be what killed it."""
+
+    async def read_and_die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(REQUEST) + 2)
+
+    with pytest.raises(EngineGone) as found:
+        run(two_requests(where, read_and_die))
+    assert not isinstance(found.value, Unreachable)
+
+
+def test_what_an_engine_has_not_read_is_sent_again(where: Path, run: Runner) -> None:
+    async def die_unread(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        raw = writer.get_extra_info("socket")
+        await asyncio.to_thread(select.select, [raw], [], [])
+
+    assert run(two_requests(where, die_unread)) == 200
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_used(where: Path, run: Runner) -> None:
+    closed = asyncio.Event()
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        closed.set()
+
+    assert run(two_requests(where, close)) == 200
+    assert closed.is_set()
+
+
+def test_an_engine_that_dies_before_it_has_accepted_can_be_replaced(where: Path, run: Runner) -> None:
+    async def main() -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(where))
+            listener.listen()
+            asking = asyncio.create_task(Upstream().request(str(where), REQUEST, b"{}"))
+            await asyncio.to_thread(select.select, [listener], [], [])
+        await asking
+
+    with pytest.raises(Unreachable):
+        run(main())
