@@ -10,7 +10,7 @@ from typing import Literal
 
 from appliance.models.checkpoint import Checkpoint
 from appliance.models.convert import VERSION
-from appliance.models.disk import sync_directory
+from appliance.models.disk import sync_directory, sync_tree
 from appliance.models.local import UNREAD
 from appliance.models.lock import held
 from appliance.models.report import said
@@ -76,7 +76,7 @@ class Conversions:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        sync_directory(partial)
+        sync_tree(partial)
         self._step("converted")
         partial.rename(target)
         sync_directory(target.parent)

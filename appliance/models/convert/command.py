@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .architecture import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS, Architecture, read_architecture
+from .architecture import ENCODERS, LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS, Architecture, read_architecture
 from .blocks import dequantize
+from .encoder import Encoder, read_encoder
 from .gguf_file import Header, read_header
-from .refused import Refused, damaged
+from .pooling import pooling_files
+from .refused import Refused, damaged, unsupported
 from .rope import read_scaling
 from .safetensors_file import SafetensorsFile
 from .tokenizer import token_ids, tokenizer_files
@@ -51,11 +53,16 @@ def convert(file: Path, out: Path, to: str, *, bits: int | None = None, template
     _say("reading header")
     header = read_header(file)
     architecture = _architecture(header)
-    documents = tokenizer_files(header.metadata) | {"generation_config.json": token_ids(header.metadata)}
+    documents = tokenizer_files(header.metadata) | pooling_files(header.metadata, architecture.hidden)
     _check_vocabulary(header, architecture)
     weights = Weights(header, architecture, bits=bits)
-    pieces = weights.as_hf() if to == "hf" else weights.as_mlx()
-    documents["config.json"] = _config(weights, architecture, to) | token_ids(header.metadata)
+    if isinstance(architecture, Encoder):
+        pieces = _encoder(weights, bits)
+        documents["config.json"] = architecture.config("float32") | token_ids(header.metadata)
+    else:
+        pieces = weights.as_hf() if to == "hf" else weights.as_mlx()
+        documents["generation_config.json"] = token_ids(header.metadata)
+        documents["config.json"] = _config(weights, architecture, to) | token_ids(header.metadata)
     _check_room(pieces, out)
     _write_weights(pieces, out / "model.safetensors")
     for name, document in documents.items():
@@ -65,13 +72,22 @@ def convert(file: Path, out: Path, to: str, *, bits: int | None = None, template
         _write_text(out / "chat_template.jinja", text)
 
 
-def _check_vocabulary(header: Header, architecture: Architecture) -> None:
+def _encoder(weights: Weights, bits: int | None) -> list[Piece]:
+    """MLX's form of an encoder is the same: what quantization would save of so small a model its vectors would lose."""
+    if bits:
+        raise unsupported("an encoder is not quantized for MLX", hint="leave `quantize` out")
+    return weights.as_hf()
+
+
+def _check_vocabulary(header: Header, architecture: Architecture | Encoder) -> None:
     tokens = len(header.metadata["tokenizer.ggml.tokens"])
     if tokens > architecture.vocabulary:
         raise damaged(f"there are {tokens} tokens but embeddings for {architecture.vocabulary} only")
 
 
-def _architecture(header: Header) -> Architecture:
+def _architecture(header: Header) -> Architecture | Encoder:
+    if header.metadata.get("general.architecture") in ENCODERS:
+        return read_encoder(header)
     plain = read_architecture(header, rope_scaling=None)
     if plain.name == "phi3":
         scaling = _long_rope(header, plain)
@@ -136,6 +152,7 @@ def _write_weights(pieces: Sequence[Piece], path: Path) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()

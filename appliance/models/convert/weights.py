@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .architecture import Architecture
 from .blocks import BITS, GROUP, REQUANTIZED, Raw, affine_scales, affine_weight, cast, dequantize, requantize
+from .encoder import Encoder
 from .gguf_file import Header, Tensor
 from .refused import damaged, unsupported
 from .safetensors_file import Entry
@@ -32,7 +33,7 @@ class Piece:
 class Weights:
     """A GGUF's tensors, mapped rather than read. `bits` asks for another quantization of the MLX form: 4, 6 or 8."""
 
-    def __init__(self, header: Header, architecture: Architecture, *, bits: int | None = None) -> None:
+    def __init__(self, header: Header, architecture: Architecture | Encoder, *, bits: int | None = None) -> None:
         self._tensors = [header.tensors[name] for name in architecture.shapes()]
         files = {tensor.file for tensor in self._tensors}
         self._bytes = {file: np.memmap(file, dtype=np.uint8, mode="r") for file in files}
@@ -40,12 +41,8 @@ class Weights:
         self._wanted = bits
 
     def as_hf(self) -> list[Piece]:
-        """All in bfloat16: what vLLM's CPU engine computes in, and the range that these models were trained in.
-
-        float16 would keep three more bits of each weight, but its activations overflow where bfloat16's do not, and
-        the rounding (2^-9 of a value) is small beside a 4-bit step (2^-4 of a block's range).
-        """
-        return [self._plain(tensor, "BF16") for tensor in self._tensors]
+        """All as floats, of the type that the architecture wants."""
+        return [self._plain(tensor, self._architecture.float_type(tensor.type)) for tensor in self._tensors]
 
     def as_mlx(self) -> list[Piece]:
         """Quantized tensors packed, without loss where MLX's form holds them exactly; the others in `mlx_dtype`."""
