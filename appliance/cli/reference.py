@@ -6,19 +6,18 @@ python -m appliance.cli.reference --check
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer.main
 
+from appliance import generated
 from appliance.cli.app import app
 
-PAGE = Path("docs") / "reference" / "cli.md"
+PAGE = "docs/reference/cli.md"
 WRITE = "python -m appliance.cli.reference --write"
 
 _INTRODUCTION = f"""# Commands
@@ -28,6 +27,10 @@ _INTRODUCTION = f"""# Commands
 Results go to standard output, everything else to standard error. Exit codes: 0 ok, 1 expected failure, 2 usage, 3 a
 fault of the appliance itself (with a report to send), 130 interrupted. Every command has `--help`.
 """
+
+
+def outputs() -> Mapping[str, str]:
+    return {PAGE: reference_markdown()}
 
 
 def reference_markdown() -> str:
@@ -89,21 +92,7 @@ def _prose(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m appliance.cli.reference", description=__doc__)
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true")
-    mode.add_argument("--check", action="store_true")
-    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2])
-    options = parser.parse_args(arguments)
-    page = options.root / PAGE
-    if options.write:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(reference_markdown(), encoding="utf-8")
-        return 0
-    if not page.is_file() or page.read_text(encoding="utf-8") != reference_markdown():
-        print(f"error: `{PAGE}` is out of date\n  hint: run `{WRITE}`", file=sys.stderr)
-        return 1
-    return 0
+    return generated.command("appliance.cli.reference", __doc__, outputs, arguments)
 
 
 if __name__ == "__main__":

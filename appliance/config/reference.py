@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_origin
 
+from appliance import generated
 from appliance.config import fields
 from appliance.config.models import Appliance, Strict
 from appliance.config.precedence import PRECEDENCE
@@ -124,35 +123,8 @@ def outputs() -> Mapping[str, str]:
     }
 
 
-def write(root: Path) -> None:
-    for name, text in outputs().items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
-def stale(root: Path) -> list[str]:
-    """The generated files that are missing or differ from what would be written."""
-    return [
-        name
-        for name, text in outputs().items()
-        if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != text
-    ]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m appliance.config.reference", description=__doc__)
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true")
-    mode.add_argument("--check", action="store_true")
-    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2])
-    options = parser.parse_args(arguments)
-    if options.write:
-        write(options.root)
-        return 0
-    for name in (names := stale(options.root)):
-        print(f"error: `{name}` is out of date\n  hint: run `{WRITE}`", file=sys.stderr)
-    return 1 if names else 0
+    return generated.command("appliance.config.reference", __doc__, outputs, arguments)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
+from appliance import generated
 from appliance.gateway.families import FAMILIES, Family
 
 WRITE = "python -m appliance.gateway.metrics_reference --write"
-PATH = Path("docs/reference/metrics.md")
+PATH = "docs/reference/metrics.md"
 
 _INTRODUCTION = """\
 # Metrics
@@ -39,6 +38,10 @@ engine has two seconds and 4 MiB for them; one that does not give them leaves th
 """
 
 
+def outputs() -> Mapping[str, str]:
+    return {PATH: markdown()}
+
+
 def markdown() -> str:
     return _INTRODUCTION.format(write=WRITE, rows="\n".join(map(_row, FAMILIES)))
 
@@ -50,20 +53,7 @@ def _row(family: Family) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m appliance.gateway.metrics_reference", description=__doc__)
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true")
-    mode.add_argument("--check", action="store_true")
-    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2])
-    options = parser.parse_args(arguments)
-    path: Path = options.root / PATH
-    if options.write:
-        path.write_text(markdown(), encoding="utf-8")
-        return 0
-    if path.is_file() and path.read_text(encoding="utf-8") == markdown():
-        return 0
-    print(f"error: `{PATH}` is out of date\n  hint: run `{WRITE}`", file=sys.stderr)
-    return 1
+    return generated.command("appliance.gateway.metrics_reference", __doc__, outputs, arguments)
 
 
 if __name__ == "__main__":

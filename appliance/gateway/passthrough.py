@@ -15,9 +15,10 @@ from appliance.gateway.connection import Connection, Write
 from appliance.gateway.errors import Header
 from appliance.gateway.proxy import Proxy, read_all
 from appliance.gateway.question import Question, Stream
-from appliance.gateway.reasoning import Reasoning
-from appliance.gateway.rename import Rename
+from appliance.gateway.reasoning import both_names
+from appliance.gateway.rename import rename
 from appliance.gateway.usage import Unasked
+from appliance.gateway.whole_lines import WholeLines
 from appliance.routing import Route
 
 EVENTS = Stream(b"text/event-stream", b": waiting for the model\n\n")
@@ -95,9 +96,9 @@ async def relay(
     `unasked` says that the gateway asked for the usage of this stream, and the client did not; `reasons` that there may
     be reasoning in it, which then gets its second name.
     """
-    filters: list[Filter] = [] if asked == route.served else [Rename(route.served, asked)]
+    filters: list[Filter] = [] if asked == route.served else [WholeLines(rename(route.served, asked))]
     if reasons and route.reasons:
-        filters.append(Reasoning())
+        filters.append(WholeLines(both_names))
     headers = [header for header in connection.headers if header[0] not in DROPPED]
     begun = bool(call.status)  # while it was held
     call.streaming = any(name == b"content-type" and b"event-stream" in value for name, value in headers)

@@ -13,23 +13,9 @@ _NAMED = re.compile(rb'"(reasoning|reasoning_content)":\s?("(?:[^"\\]++|\\.)*+")
 _OTHER = {b"reasoning": b"reasoning_content", b"reasoning_content": b"reasoning"}
 
 
-class Reasoning:
-    """A filter over an answer's bytes, like Rename."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> bytes:
-        cut = data.rfind(b"\n") + 1
-        if not cut:
-            self._rest += data
-            return b""
-        whole, self._rest = self._rest + data[:cut], data[cut:]
-        return b"".join(map(_both, whole.splitlines(keepends=True)))
-
-    def flush(self) -> bytes:
-        rest, self._rest = self._rest, b""
-        return _both(rest)
+def both_names(lines: bytes) -> bytes:
+    """A change of whole lines."""
+    return b"".join(map(_both, lines.splitlines(keepends=True)))
 
 
 def _both(line: bytes) -> bytes:

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 
+from appliance import generated
 from appliance.gateway.app import create_app
 from appliance.gateway.docker.store import Disk
 from appliance.gateway.openapi import ERRORS, operation_of, operations
@@ -20,7 +19,7 @@ from appliance.gateway.routes import Endpoint, Routes
 from appliance.routing import Route, Routing
 
 WRITE = "python -m appliance.gateway.reference --write"
-FILE = Path("docs/reference/http.md")
+FILE = "docs/reference/http.md"
 
 _INTRODUCTION = f"""\
 # HTTP
@@ -54,6 +53,10 @@ def surface() -> Routes:
     return create_app(
         _Nobody(), max_body=0, loopback=True, admin=Starlette(), metrics=True, disk=lambda: Disk(0, 0)
     ).routes
+
+
+def outputs() -> Mapping[str, str]:
+    return {FILE: markdown()}
 
 
 def markdown() -> str:
@@ -98,19 +101,7 @@ def _errors() -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m appliance.gateway.reference", description=__doc__)
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true")
-    mode.add_argument("--check", action="store_true")
-    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2])
-    options = parser.parse_args(arguments)
-    path = options.root / FILE
-    if options.write:
-        path.write_text(markdown(), encoding="utf-8")
-    elif not path.is_file() or path.read_text(encoding="utf-8") != markdown():
-        print(f"error: `{FILE}` is out of date\n  hint: run `{WRITE}`", file=sys.stderr)
-        return 1
-    return 0
+    return generated.command("appliance.gateway.reference", __doc__, outputs, arguments)
 
 
 if __name__ == "__main__":

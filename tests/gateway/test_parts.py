@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from appliance.errors import Conflict
 from appliance.gateway.errors import from_engine, redact
 from appliance.gateway.keys import digest, new_key
-from appliance.gateway.rename import Rename
+from appliance.gateway.rename import rename
 from appliance.gateway.server import bind
+from appliance.gateway.whole_lines import WholeLines
 
 STREAM = (
     b'data: {"id":"1","model":"tiny","text":"\\"model\\":\\"tiny\\""}\n\n'
@@ -26,9 +27,9 @@ STREAM = (
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=8))
 def test_a_name_is_replaced_however_the_bytes_are_cut(cuts: list[int]) -> None:
-    rename = Rename("tiny", 'al"ias')
+    renamed = WholeLines(rename("tiny", 'al"ias'))
     edges = [0, *sorted(cuts), len(STREAM)]
-    out = b"".join(rename.feed(STREAM[a:b]) for a, b in itertools.pairwise(edges)) + rename.flush()
+    out = b"".join(renamed.feed(STREAM[a:b]) for a, b in itertools.pairwise(edges)) + renamed.flush()
     expected = STREAM.replace(b'"model":"tiny",', b'"model":"al\\"ias",').replace(
         b'{"model": "tiny"}', b'{"model": "al\\"ias"}'
     )
@@ -36,9 +37,9 @@ def test_a_name_is_replaced_however_the_bytes_are_cut(cuts: list[int]) -> None:
 
 
 def test_whole_events_are_not_held_back() -> None:
-    rename = Rename("tiny", "alias")
-    assert rename.feed(b'data: {"model":"tiny"}\n\ndata: {"mod') == b'data: {"model":"alias"}\n\n'
-    assert rename.feed(b'el":"tiny"}\n\n') == b'data: {"model":"alias"}\n\n'
+    renamed = WholeLines(rename("tiny", "alias"))
+    assert renamed.feed(b'data: {"model":"tiny"}\n\ndata: {"mod') == b'data: {"model":"alias"}\n\n'
+    assert renamed.feed(b'el":"tiny"}\n\n') == b'data: {"model":"alias"}\n\n'
 
 
 @pytest.mark.parametrize(
