@@ -114,15 +114,15 @@ async def _shape(name: str, model: Model, driver: Driver, loaded: Loaded) -> Sha
     state.prepare()
     token = loaded.appliance.huggingface.token
     store = Store(state.models, token=token.get_secret_value() if token else None)
-    source = parse_source(model.source, base=base_of(loaded))
+    source, bits = parse_source(model.source, base=base_of(loaded)), model.quantize
     with shown() as report:
         if isinstance(source, LocalSource):
-            return shape((await store.pull(source, report, subject=f"model {name}")).path, driver.format)
+            return shape((await store.pull(source, report, subject=f"model {name}")).path, driver.format, bits=bits)
         if here := store.find(source):
-            return shape(here.path, driver.format)
+            return shape(here.path, driver.format, bits=bits)
         with tempfile.TemporaryDirectory() as directory:
             path = await store.skeleton(source, Path(directory), report, subject=f"model {name}")
-            return shape(path, driver.format)
+            return shape(path, driver.format, bits=bits)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from appliance.engines.driver import Format, Shape
 from appliance.models.architecture import Numbers, layer_caches, token_width
 from appliance.models.convert.gguf_file import read_header
+from appliance.models.convert.mlx_form import GROUP, mlx_bits
 from appliance.models.convert.refused import Refused
 from appliance.models.gguf_numbers import as_config
 from appliance.models.safetensors_header import read_table
@@ -43,13 +44,14 @@ def _bits(values: Mapping[str, Any]) -> float:
     return 32.0 if "float32" in (values.get("torch_dtype"), values.get("dtype")) else 16.0
 
 
-def shape(path: Path, wanted: Format = "any") -> Shape:
+def shape(path: Path, wanted: Format = "any", *, bits: int | None = None) -> Shape:
     """Of a checkpoint's directory or its one file, once it has been prepared as `wanted`.
 
     A GGUF that is to become a Hugging Face directory is dequantized, so it is its numbers that count, not its bytes.
+    For MLX each type has a form of its own, and `bits` asks for another (`quantize` of the file).
     """
     if path.is_file():
-        return _of_gguf(path, wanted)
+        return _of_gguf(path, wanted, bits)
     tensors = [each for file in sorted(path.rglob("*.safetensors")) for each in stored(read_table(file))]
     return measure(_document(path / "config.json"), tensors)
 
@@ -89,13 +91,23 @@ def measure(config: Mapping[str, Any], tensors: Iterable[Stored], *, dequantized
     )
 
 
-def _of_gguf(path: Path, wanted: Format) -> Shape:
+def _of_gguf(path: Path, wanted: Format, bits: int | None) -> Shape:
     try:
         header = read_header(path, vocabulary=False)
     except (Refused, OSError):
         return Shape(path.stat().st_size)  # its conversion will say what is wrong with it
     tensors = [Stored(each.name, each.type, each.shape, each.size) for each in header.tensors.values()]
+    if wanted == "mlx":
+        tensors = [_converted(each, bits) for each in tensors]
     return measure(as_config(header.metadata, header.tensors), tensors, dequantized=wanted == "hf")
+
+
+def _converted(tensor: Stored, wanted: int | None) -> Stored:
+    """As MLX holds it: packed, with a scale and a bias of 16 bits each for every group."""
+    bits = mlx_bits(tensor.kind, tensor.shape, wanted)
+    if bits is None:
+        return replace(tensor, kind="F16", size=prod(tensor.shape) * _BYTES_PER_FLOAT)
+    return replace(tensor, kind="U32", size=prod(tensor.shape) * (bits + 32 // GROUP) // 8)
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -57,4 +57,4 @@ class Estimator:
             key="",
         )
         driver = driver_for(spec.backend, self.appliance)
-        return driver, launch, shape(checkpoint.path, driver.format)
+        return driver, launch, shape(checkpoint.path, driver.format, bits=spec.quantize)

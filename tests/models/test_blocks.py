@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from appliance.models.convert.blocks import BITS, affine_scales, affine_weight, bfloat16, dequantize
+from appliance.models.convert.blocks import affine_scales, affine_weight, bfloat16, dequantize
+from appliance.models.convert.mlx_form import BITS
 from appliance.models.convert.weights import half_rotated
 
 CORNERS = [0.0, -0.0, 1.0, -1.0, 0.1, 6e-8, -6e-8, 6.1e-5, 500.0, 511.5]

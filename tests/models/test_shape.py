@@ -10,6 +10,7 @@ import pytest
 from appliance.engines.driver import LayerCache
 from appliance.errors import SourceError
 from appliance.models.architecture import Numbers, layer_caches
+from appliance.models.convert.command import convert
 from appliance.models.shape import Stored, measure, shape
 from tests.models.checkpoint_builder import safetensors_of
 from tests.models.gguf_builder import HIDDEN, LAYERS, tiny
@@ -134,3 +135,12 @@ def test_tensors_of_unknown_kinds_count_as_they_are_stored() -> None:
 )
 def test_bits_of_a_weight_include_its_share_of_the_scales(config: dict[str, object], bits: float) -> None:
     assert measure(config, []).bits == bits
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("kind", ["F16", "F32", "Q4_0", "Q4_1", "Q5_0", "Q8_0"])
+def test_a_gguf_is_counted_as_what_its_conversion_for_mlx_takes(kind: str, bits: int | None, tmp_path: Path) -> None:
+    gguf = tiny(kind=kind).write(tmp_path / "m.gguf")
+    (converted := tmp_path / "mlx").mkdir()
+    convert(gguf, converted, "mlx", bits=bits)
+    assert shape(gguf, "mlx", bits=bits).weights == shape(converted, "mlx").weights

@@ -72,6 +72,9 @@ _FAMILIES = {
         },
     ),
 }
+DECODERS = tuple(_FAMILIES)
+"""What `general.architecture` of a language model may be."""
+
 _GEMMA3_PATTERN = 6
 _GEMMA3_27B_LAYERS = 62
 _GEMMA3_LOCAL_ROPE = 10_000.0

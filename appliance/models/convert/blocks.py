@@ -18,13 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .mlx_form import BITS, GROUP
+
 Floats = npt.NDArray[np.float32]
 Raw = npt.NDArray[np.uint8]
-
-BITS = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
-REQUANTIZED = {"Q2_K": 4, "Q3_K": 4, "Q4_K": 4, "Q5_0": 6, "Q5_1": 6, "Q5_K": 6, "Q6_K": 6}
-"""Bits that the types without an exact MLX form become: the next that MLX has and that lose little."""
-GROUP = 32
 
 
 def dequantize(raw: Raw, kind: str) -> Floats:

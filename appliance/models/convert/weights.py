@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .architecture import Architecture
-from .blocks import BITS, GROUP, REQUANTIZED, Raw, affine_scales, affine_weight, cast, dequantize, requantize
+from .blocks import Raw, affine_scales, affine_weight, cast, dequantize, requantize
 from .encoder import Encoder
 from .gguf_file import Header, Tensor
+from .mlx_form import BITS, GROUP, REQUANTIZED, mlx_bits
 from .refused import damaged, unsupported
 from .safetensors_file import Entry
 
@@ -63,10 +64,7 @@ class Weights:
         return self._architecture.target_name(tensor.name).removesuffix(".weight")
 
     def _bits(self, tensor: Tensor) -> int | None:
-        """Of a tensor's numbers in the MLX form; None where it stays unquantized."""
-        if len(tensor.shape) != 2 or tensor.shape[1] % GROUP:
-            return None
-        return self._wanted or BITS.get(tensor.type) or REQUANTIZED.get(tensor.type)
+        return mlx_bits(tensor.type, tensor.shape, self._wanted)
 
     def _mlx_pieces(self, tensor: Tensor) -> list[Piece]:
         bits = self._bits(tensor)
