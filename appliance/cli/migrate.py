@@ -105,7 +105,7 @@ def estimate_from_store(model: Model, target: Target, folder: Path) -> Need | No
         here = None if isinstance(source, LocalSource) else Store(StateDirectory.locate(os.environ).models).find(source)
     except ApplianceError:
         here = None
-    return (of_checkpoint(here.path, target) if here else None) or by_name(model, target, folder)
+    return (of_checkpoint(here.path, target, model.quantize) if here else None) or by_name(model, target, folder)
 
 
 def choose_target(name: str) -> Target:

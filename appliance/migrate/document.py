@@ -95,7 +95,8 @@ def _client_side(model: Model) -> dict[str, Any]:
 
 def _machine_side(size: Size) -> dict[str, Any]:
     model = size.model
-    entry: dict[str, Any] = {"load": size.load}
+    entry: dict[str, Any] = {"quantize": model.quantize} if model.quantize else {}
+    entry["load"] = size.load
     idle = model.idle_unload or (IDLE_UNLOAD if size.load == "on_demand" and model.load is None else None)
     if idle:
         entry["idle_unload"] = idle

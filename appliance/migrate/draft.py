@@ -44,6 +44,13 @@ class Model:
     """Started only when somebody asks for it, as behind a Compose profile."""
     parameters: float | None = None
     """Of the model, where its name or the catalogue says; a count, not billions."""
+    architecture: str | None = None
+    """`general.architecture` of its GGUF, where a running Model Runner has said it."""
+    packed: Literal["gguf", "safetensors"] | None = None
+    stored: str | None = None
+    """The type of most of its weights where its source is a GGUF, as GGUF spells it: `Q4_K_M`, `F16`."""
+    quantize: int | None = None
+    """Bits that a GGUF is quantized to as it is converted for MLX, where it would not fit otherwise."""
     context: int | None = None
     """Tokens of context that the input asks for, for one request."""
     sequences: int | None = None

@@ -238,6 +238,12 @@ def _as_sized(migration: Migration) -> None:
         size = sizes.get(id(row.model)) or (migration.sizes[0] if len(migration.sizes) == 1 else None)
         if row.to == "memory.budget" and migration.target:
             row.became = f"{migration.target.share * 100:g}%"
+        if row.to == "models.*.source" and row.level == "kept" and size and size.model.quantize and migration.target:
+            row.level = "mapped"
+            row.why = (
+                f"{row.why} As they are stored its weights do not fit into {migration.target.name}, so all of them are "
+                f"quantized to {size.model.quantize} bits then (`quantize`)."
+            )
         written = {
             "models.*.engine.max_model_len": size.context if size else None,
             "models.*.engine.max_num_seqs": size.sequences if size else None,

@@ -64,8 +64,8 @@ def _free(model: Model, taken: dict[str, Model]) -> str:
 
 
 def _derived(text: str) -> str:
-    """The last part of a reference, without the tag `latest`: `ai/qwen3:0.6B-Q4_0` → `qwen3-0.6b-q4_0`."""
-    last = text.rstrip("/").rpartition("/")[2].removesuffix(":latest").removesuffix(".gguf")
+    """The last part of a reference, without a digest and the tag `latest`: `ai/qwen3:0.6B-Q4_0` → `qwen3-0.6b-q4_0`."""
+    last = text.partition("@sha256:")[0].rstrip("/").rpartition("/")[2].removesuffix(":latest").removesuffix(".gguf")
     last = re.sub(r"-gguf(:[\w.-]+)?$", "", last, flags=re.IGNORECASE)
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:63].strip("-._").lower()
     return clean if _NAME.fullmatch(clean) else ""

@@ -16,7 +16,7 @@ from appliance.migrate.transforms.setting import Setting
 HIDDEN = "(hidden)"
 _UNSAID = 'Holds a secret, which is not copied; give it to the model under `env`, as "${env:NAME}" or "${file:PATH}".'
 _LONGEST = 60
-_RANDOM = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])[A-Za-z0-9_+=-]{32,}")
+_RANDOM = re.compile(r"(?<![A-Za-z0-9_+=-])(?<!sha256:)(?=\S*\d)(?=\S*[A-Za-z])[A-Za-z0-9_+=-]{32,}")
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 For each model: (1) weights, from the checkpoint where it is on this disk, else from its parameters; (2) bytes of cache
 per token, from the checkpoint's config, else by parameters; (3) the longest context asked for that fits into what the
 budget leaves beside the weights; (4) as many requests at once as fit with half of it each. If all models fit together
-they start with the appliance; otherwise the later ones load on demand, each sized as if alone.
+they start with the appliance; otherwise the later ones load on demand, each sized as if alone. A GGUF that would not
+fit a Mac even alone is quantized anew where that helps: 16-bit weights, and those that 4-bit types keep at 6 bits.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from appliance.engines.driver import Launch, Shape
 from appliance.engines.vllm import VLLM
 from appliance.engines.vllm_metal import VLLMMetal
 from appliance.errors import ApplianceError, SourceError
-from appliance.migrate.catalogue import gguf_type, suggestion
 from appliance.migrate.draft import Model
+from appliance.migrate.importer import FLOATS
+from appliance.migrate.repository_names import gguf_type, suggestion
 from appliance.migrate.target import GIB, Target
+from appliance.migrate.target import sized as machine_of
 from appliance.migrate.words import integer
 from appliance.models.convert.refused import Refused
 from appliance.models.shape import shape
@@ -32,6 +35,9 @@ LIKELY_CONTEXT = 8192
 """Tokens that nearly every model can do; vLLM refuses to start with more than a model's own."""
 _BLOCK = 128
 IDLE_UNLOAD = "10m"
+
+_MACHINES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+"""GiB of memory that one can buy."""
 
 # Parameters up to → bytes of keys and values per token at two bytes a value, by the usual layers and key-value heads.
 _CACHE_PER_TOKEN = (
@@ -81,7 +87,7 @@ class Size:
 
 
 def size_models(models: Sequence[Model], target: Target, folder: Path, estimate: Estimator) -> list[Size]:
-    needs = [estimate(model, target, folder) for model in models]
+    needs = [_need(model, target, folder, estimate) for model in models]
     together = sum(
         _least(need, _wanted(model, need, target)) for model, need in zip(models, needs, strict=True) if need
     )
@@ -95,6 +101,33 @@ def size_models(models: Sequence[Model], target: Target, folder: Path, estimate:
         room = _least(need, _wanted(model, need, target)) + spare if all_fit else target.budget
         sizes.append(_sized(model, need, room, target, startup=all_fit or index == 0))
     return sizes
+
+
+def _need(model: Model, target: Target, folder: Path, estimate: Estimator) -> Need | None:
+    """What the model takes, quantized anew where it has to be."""
+    model.quantize = None
+    stored = estimate(model, target, folder)
+    if stored is None or not target.apple or not _problem(model, stored, target):
+        return stored
+    for bits in _fewer(model.stored or ""):
+        model.quantize = bits
+        need = estimate(model, target, folder)
+        if need is not None and not _problem(model, need, target):
+            return need
+    model.quantize = None
+    return stored
+
+
+def _fewer(stored: str) -> tuple[int, ...]:
+    """Bits that a GGUF of this type may be quantized to: never to fewer than most of its weights have."""
+    if stored in FLOATS:
+        return (8, 4)
+    return (4,) if re.fullmatch(r"Q[234]_K(_[SML])?|Q4_[01]", stored) else ()
+
+
+def _problem(model: Model, need: Need, target: Target) -> bool:
+    """Whether it does not fit even alone."""
+    return (target.budget - need.fixed) // need.cache_per_token < min(SMALLEST_CONTEXT, _wanted(model, need, target))
 
 
 def _sized(model: Model, need: Need, room: int, target: Target, *, startup: bool) -> Size:
@@ -141,20 +174,24 @@ def _least(need: Need, context: int) -> int:
 
 
 def _would(model: Model, memory: int, target: Target) -> str:
-    larger = next((size for size in (16, 24, 32, 48, 64, 96, 128, 192, 256, 512) if memory <= size * GIB * 0.75), None)
-    machine = f"a machine with {larger} GiB" if larger and larger * GIB > target.memory else None
+    larger = (
+        machine_of(target.name, size * GIB, apple=target.apple) for size in _MACHINES if size * GIB > target.memory
+    )
+    enough = next((each for each in larger if memory <= each.budget), None)
+    machine = f"a machine with {enough.memory // GIB} GiB" if enough else None
     smaller = "a smaller model of the family"
     if bits_per_weight(model) > 6:
-        named = target.apple and (model.source or "").startswith("hf:")
-        smaller = (
-            f"weights in 4 bits, perhaps {suggestion(model.source or '', apple=True)}" if named else "weights in 4 bits"
-        )
+        smaller = "weights in 4 bits"
+        if target.apple and model.stored:
+            smaller += " (`quantize: 4`)"
+        elif target.apple and (model.source or "").startswith("hf:"):
+            smaller += f", perhaps {suggestion(model.source or '', apple=True)}"
     return f"{smaller}, or {machine}" if machine else smaller
 
 
 def by_name(model: Model, target: Target, folder: Path) -> Need | None:
     """From the checkpoint where its source is a path that is here; else from the parameters that a name tells."""
-    if (local := _local(model, folder)) is not None and (need := of_checkpoint(local, target)) is not None:
+    if (local := _local(model, folder)) is not None and (need := of_checkpoint(local, target, model.quantize)):
         return need
     if model.parameters is None:
         return None
@@ -162,10 +199,10 @@ def by_name(model: Model, target: Target, folder: Path) -> Need | None:
     return Need(_fixed(Shape(weights), target), _per_token(model.parameters))
 
 
-def of_checkpoint(path: Path, target: Target) -> Need | None:
-    """From a checkpoint's own files; None where they do not say, or are not sound."""
+def of_checkpoint(path: Path, target: Target, bits: int | None = None) -> Need | None:
+    """From a checkpoint's own files, a GGUF quantized to so many bits; None where they do not say, or are not sound."""
     try:
-        found = shape(path, "mlx" if target.apple else "hf")
+        found = shape(path, "mlx" if target.apple else "hf", bits=bits)
     except (ApplianceError, Refused, OSError, ValueError, KeyError, TypeError):
         return None  # what is wrong with it is said when it is fetched or started
     if not found.weights:
@@ -196,11 +233,11 @@ def _per_token(parameters: float) -> int:
 
 
 def bits_per_weight(model: Model, *, dequantized: bool = False) -> float:
-    """As the source's name says: 4 bits take 4.5 with their scales."""
+    """As the engine holds them, scales included. `dequantized`: it does not hold a GGUF's weights quantized."""
     name = (model.source or model.reference).lower()
-    if kind := gguf_type(name.rpartition("/")[2]) if name.endswith(".gguf") or "#" in name else None:
-        bits = re.match(r"i?q(\d)", kind.lower())
-        return 16 if dequantized or not bits else int(bits[1]) + 1  # a scale and a bias for each 32 weights
+    in_file = gguf_type(name.rpartition("/")[2]) if name.endswith(".gguf") or "#" in name else None
+    if kind := model.stored or in_file:
+        return 16 if dequantized else _held(kind, model.quantize)
     if name.startswith("pypi:"):
         return 16 if dequantized else 5
     if match := re.search(r"(?<![a-z0-9])([23468])[-_]?bit|(?<![a-z0-9])mxfp(4)|int([48])(?![0-9])|[-_]q([48])$", name):
@@ -208,3 +245,17 @@ def bits_per_weight(model: Model, *, dequantized: bool = False) -> float:
     if re.search(r"awq|gptq|nvfp4|bnb|w4a16", name):
         return 4.5
     return 8.5 if "fp8" in name else 16
+
+
+def _held(kind: str, quantize: int | None) -> float:
+    """Bits of a weight of such a GGUF in MLX's form, of which a scale and a bias for each 32 are one."""
+    if quantize:
+        return quantize + 1
+    if kind == "MXFP4":
+        return 4.25
+    match = re.match(r"I?Q(\d)", kind)
+    if match is None:
+        return 16
+    bits = next(width for width in (4, 6, 8) if int(match[1]) <= width)
+    mixed = 0.5 if bits == 4 and re.search(r"_K_[ML]$", kind) else 0  # a quarter of its weights have six bits
+    return bits + 1 + mixed

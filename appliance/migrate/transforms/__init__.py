@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from appliance.migrate.readers.container import engine_of_image
-from appliance.migrate.transforms import chat, engine, lifecycle, limits, names, sampling, server, sources
+from appliance.migrate.transforms import artifacts, chat, engine, lifecycle, limits, names, sampling, server, sources
 from appliance.migrate.transforms.setting import AS_THE_RULE_SAYS, Result, Setting, Transform
 from appliance.migrate.writers import dockerfile
 
@@ -70,6 +70,7 @@ TRANSFORMS: Mapping[str, Transform] = {
     "idle_seconds": lifecycle.idle_seconds,
     "image": nothing,
     "keep_alive": lifecycle.keep_alive,
+    "listed_fact": artifacts.listed_fact,
     "load_format": engine.load_format,
     "lora_files": engine.lora_files,
     "max_tokens": sampling.max_tokens,

@@ -9,6 +9,7 @@ from typing import Any
 from appliance.migrate import catalogue
 from appliance.migrate.draft import Model, shown_path
 from appliance.migrate.found import is_secret_name, secrets_in
+from appliance.migrate.repository_names import suggestion
 from appliance.migrate.transforms.setting import AS_THE_RULE_SAYS, Result, Setting, dropped, manual, put
 from appliance.migrate.words import integer
 
@@ -71,7 +72,7 @@ def quantization(setting: Setting) -> Result:
     if word in ("", "none", "auto"):
         return dropped("The checkpoint's config says it.")
     model = setting.found.model
-    suggested = catalogue.suggestion(model.reference if model else "", apple=True)
+    suggested = suggestion(model.reference if model else "", apple=True)
     if word == "gguf":
         return dropped("A GGUF file says itself how it is quantized.")
     return manual(f"Kernels for CUDA; the Metal plug-in loads MLX's own quantization: look for `{suggested}`.")
@@ -139,8 +140,9 @@ def draft_model(setting: Setting) -> Result:
     text = str(setting.value or "")
     hub = catalogue.hub_reference(text)
     name = hub[0] if hub else None
-    if origin := catalogue.docker_origin(text, apple=setting.draft.apple):
-        name = origin.source.removeprefix("hf:") if origin.source.startswith("hf:") else None
+    artifact = None if hub else catalogue.registry_source(text)
+    if artifact and (known := catalogue.known(artifact)) and known.origin:
+        name = known.origin.removeprefix("hf:")
     generating = [model for model in setting.models if model.arguments.get("runner") != "pooling"]
     if name is None or "gguf" in name.lower() or not generating:
         return AS_THE_RULE_SAYS

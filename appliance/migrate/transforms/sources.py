@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.migrate import catalogue
 from appliance.migrate.draft import Model, shown_path
+from appliance.migrate.importer import of_file, unread
+from appliance.migrate.repository_names import (
+    base_name,
+    foreign_quantization,
+    gguf_type,
+    parameters_in,
+    suggestion,
+)
+from appliance.migrate.transforms.artifacts import (
+    asked,
+    docker_artifact,
+    encoder,
+    is_encoder,
+    ollama_artifact,
+    placeholder,
+    repository_of_ggufs,
+)
 from appliance.migrate.transforms.setting import AS_THE_RULE_SAYS, Result, Setting, dropped, manual
 
-_DEFAULT_TYPE = "Q4_K_M"
 _PRESETS = {
     "--embd-gemma-default": "ai/embeddinggemma",
     "--gpt-oss-20b-default": "ai/gpt-oss:20B",
@@ -46,7 +63,7 @@ def gguf_file(setting: Setting) -> Result:
 
 
 def gguf_repository(setting: Setting) -> Result:
-    return _for_one(setting, _gguf_repository)
+    return _for_one(setting, repository_of_ggufs)
 
 
 def docker_model(setting: Setting) -> Result:
@@ -70,9 +87,14 @@ def preset(setting: Setting) -> Result:
     reference = _PRESETS.get(setting.found.word)
     model.reference = reference or setting.found.word.lstrip("-")
     if reference is None:
-        model.source = _placeholder(model.reference)
-        return _asked("A base model that llama-server chooses", model.reference)
-    return _docker_model(reference, model, setting)
+        model.source = placeholder(model.reference)
+        return asked("A base model that llama-server chooses", model.reference)
+    result = _docker_model(reference, model, setting)
+    if result.level != "kept":
+        return result
+    return replace(
+        result, level="mapped", why="llama-server takes a repository of its own; this is Docker's GGUF of it."
+    )
 
 
 def revision(setting: Setting) -> Result:
@@ -94,10 +116,12 @@ def _for_one(setting: Setting, form: _Form) -> Result:
     text = text.strip()
     model.reference = model.reference or text
     if chosen := _answered(setting, text, model):
+        if chosen.startswith("oci:"):
+            docker_artifact(chosen, model, setting)
         model.source = chosen
-        model.parameters = model.parameters or catalogue.parameters_in(chosen)
+        model.parameters = model.parameters or parameters_in(chosen)
         return Result("mapped", "As said with `--source`.", value=chosen)
-    model.parameters = model.parameters or catalogue.parameters_in(text)
+    model.parameters = model.parameters or parameters_in(text)
     result = form(text, model, setting)
     if result.value is None and model.source and result.level != "manual":
         return Result(result.level, result.why, result.to, model.source)
@@ -134,23 +158,25 @@ def _hub_model(text: str, model: Model, setting: Setting) -> Result:
         return Result("kept", "The directory, used where it lies.")
     if _REPOSITORY.fullmatch(text):
         return _repository(text, model, setting)
-    model.source = _placeholder(text)
-    return _asked("Neither `organisation/name` on the hub nor a path", text)
+    model.source = placeholder(text)
+    return asked("Neither `organisation/name` on the hub nor a path", text)
 
 
 def _repository(name: str, model: Model, setting: Setting) -> Result:
     source = f"hf:{name}"
     if not catalogue.acceptable(source):
-        model.source = _placeholder(name)
-        return _asked("Not the name of a repository that a source can name", name)
+        model.source = placeholder(name)
+        return asked("Not the name of a repository that a source can name", name)
     model.source = source
-    apple, kind = setting.draft.apple, catalogue.foreign_quantization(name)
-    if catalogue.base_name(name) != name.rpartition("/")[2] and name.lower().endswith("-gguf"):
-        return _gguf_repository(name, model, setting)
+    apple, kind = setting.draft.apple, foreign_quantization(name)
+    if base_name(name) != name.rpartition("/")[2] and name.lower().endswith("-gguf"):
+        return repository_of_ggufs(name, model, setting)
     if kind and apple:
-        suggested = catalogue.suggestion(name, apple=True)
+        suggested = suggestion(name, apple=True)
         why = f"Weights in {kind.upper()} are for CUDA kernels; look for `{suggested}` and say so with `--source`."
         return manual(why)
+    if is_encoder(catalogue.family(name), setting):
+        return encoder()
     if name.startswith("mlx-community/") and not apple:
         return manual("MLX weights need the Metal plug-in; name the original with `--source`.")
     return AS_THE_RULE_SAYS
@@ -163,72 +189,36 @@ def _gguf_file(text: str, model: Model, setting: Setting) -> Result:
         return manual("A file inside the container; give its path on this machine with `--source`.")
     full = model.base / Path(path).expanduser()
     model.source = _here(path, model, setting)
-    suggested = catalogue.suggestion(text, apple=setting.draft.apple)
-    if full.is_file():
-        problem = catalogue.gguf_problem(full)
-        if problem is None:
-            return AS_THE_RULE_SAYS
-        return manual(f"The importer does not read this file ({_shortened(problem)}); look for `{suggested}`.")
-    if catalogue.names_an_encoder(text):
-        return manual("By its name an encoder, which the importer does not read from GGUF; name its safetensors.")
-    kind = catalogue.gguf_type(text)
-    if kind and not catalogue.importable_type(kind):
-        return manual(f"The importer does not read {kind}; look for `{suggested}` and say so with `--source`.")
+    known, model.stored = catalogue.family(base_name(text)), gguf_type(text)
+    here = full.is_file()
+    if here:
+        found = of_file(full)
+        if isinstance(found, str):
+            return _not_read(f"This file is not read ({_shortened(found)})", text, setting)
+        known, model.stored = found
+    if is_encoder(known, setting):
+        return encoder()
+    if problem := unread(known, None if here else model.stored):
+        model.stored = None
+        return _not_read(f"A GGUF {problem}, which the importer does not read", text, setting)
+    if here:
+        return AS_THE_RULE_SAYS
     return Result("kept", "A GGUF file is a source; it has to lie at this path on the new machine.")
 
 
-def _gguf_repository(text: str, model: Model, setting: Setting) -> Result:
-    name, _, tag = text.partition(":")
-    kind = tag or _DEFAULT_TYPE
-    one = f"hf:{name}#{kind}"
-    if catalogue.importable_type(kind.upper()) and catalogue.acceptable(one):
-        model.source = one
-        why = f"The repository's {kind} file, converted once." + ("" if tag else " llama.cpp takes it by default.")
-        return Result("mapped", why, value=one)
-    suggested = catalogue.suggestion(name, apple=setting.draft.apple)
-    if not catalogue.acceptable(suggested) or "ORGANISATION" in suggested:
-        suggested = f"hf:{name}"
-    model.source = suggested if catalogue.acceptable(suggested) else _placeholder(name)
-    detail = f" in {tag}" if tag else ""
-    return Result(
-        "manual",
-        f"A repository of GGUF files{detail}. `{suggested}` is a guess: see that it is there, or use `--source`.",
-        value=model.source,
-    )
+def _not_read(what: str, text: str, setting: Setting) -> Result:
+    return manual(f"{what}; look for `{suggestion(text, apple=setting.draft.apple)}` and say so with `--source`.")
 
 
 def _docker_model(text: str, model: Model, setting: Setting) -> Result:
-    if hub := catalogue.hub_reference(text):
-        name, tag = hub
-        if "gguf" in name.lower():
-            return _gguf_repository(f"{name}:{tag}" if tag else name, model, setting)
-        result = _repository(name, model, setting)
-        return result if result.level else Result("mapped", "The same repository, read from the hub.")
-    origin = catalogue.docker_origin(text, apple=setting.draft.apple)
-    if origin is not None:
-        model.source, model.parameters = origin.source, origin.parameters
-        if origin.task == "embed":
-            model.arguments.setdefault("runner", "pooling")
-        what = (
-            "quantized to 4 bits for MLX" if origin.quantized and origin.source.startswith("hf:") else "from its origin"
-        )
-        if origin.source.startswith("pypi:"):
-            what = "in 4 bits, from a Python package"
-        return Result("mapped", f"Docker packs it as GGUF; here it is the same model {what}.", value=origin.source)
-    return _chosen(model, text)
-
-
-def _chosen(model: Model, text: str) -> Result:
-    """Nobody but the person can say. The artifact's own name keeps its place, and is right where it can be pulled."""
-    source = f"oci:{catalogue.normal(text)}"
-    model.source = source
-    if catalogue.acceptable(source):
-        return Result("mapped", "The same artifact, from the registry.", value=source)
-    return _asked("Not a model known here", text)
-
-
-def _asked(what: str, text: str) -> Result:
-    return manual(f"{what}; say where its safetensors are: `--source {_quoted(text)}=hf:ORGANISATION/NAME`.")
+    hub = catalogue.hub_reference(text)
+    if hub is None:
+        return docker_artifact(text, model, setting)
+    name, tag = hub
+    if "gguf" in name.lower():
+        return repository_of_ggufs(f"{name}:{tag}" if tag else name, model, setting)
+    result = _repository(name, model, setting)
+    return result if result.level else Result("kept", "The same repository, read from the hub.")
 
 
 def _ollama_model(text: str, model: Model, setting: Setting) -> Result:
@@ -236,20 +226,7 @@ def _ollama_model(text: str, model: Model, setting: Setting) -> Result:
         return _hub_model(text, model, setting)
     if catalogue.hub_reference(text):
         return _docker_model(text, model, setting)
-    origin = catalogue.docker_origin(_ollama_to_docker(text), apple=setting.draft.apple)
-    if origin is not None:
-        model.source, model.parameters = origin.source, origin.parameters
-        return Result(
-            "mapped", "Ollama packs it as GGUF; here it is the same model from its origin.", value=origin.source
-        )
-    return manual(
-        f"Of Ollama's library; say where its safetensors are: `--source {_quoted(text)}=hf:ORGANISATION/NAME`."
-    )
-
-
-def _ollama_to_docker(text: str) -> str:
-    name, _, tag = text.partition(":")
-    return f"ai/{name}:{tag}" if tag else f"ai/{name}"
+    return ollama_artifact(text, model, setting)
 
 
 def _routed_model(text: str, model: Model, setting: Setting) -> Result:
@@ -266,11 +243,6 @@ def _routed_model(text: str, model: Model, setting: Setting) -> Result:
     return _docker_model(text, model, setting)
 
 
-def _placeholder(text: str) -> str:
-    """A path where the person may put the weights: it keeps the model's settings in the file, and starts nothing."""
-    return f"./models/{re.sub(r'[^A-Za-z0-9._-]+', '-', text).strip('-.')[:80] or 'model'}"
-
-
 def _here(path: str, model: Model, setting: Setting) -> str:
     """A path of the input as one of the file that is written."""
     full = model.base / Path(path).expanduser()
@@ -279,7 +251,3 @@ def _here(path: str, model: Model, setting: Setting) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 160 else text[:159] + "…"
-
-
-def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[\w./:@-]+", text) else f"'{text}'"
