@@ -336,7 +336,8 @@ class FakeEngine:
         identity = body.get("request_id") or f"resp_{self.identity(request)}"
         part: Json = {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": None}
         item: Json = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
-        output = [item] if not answer.calls else [function_call(call) for call in answer.calls]
+        calls = answer.calls or (answer.message or {}).get("tool_calls")
+        output = [function_call(call) for call in calls] if calls else [item]
         usage = {
             "input_tokens": answer.prompt_tokens,
             "output_tokens": len(answer.words),
@@ -361,7 +362,7 @@ class FakeEngine:
             await send_json(request, whole)
             return
         opening = {**whole, "status": "in_progress", "output": [], "usage": None}
-        if answer.calls:
+        if calls:
             await self.send_events(request, called(opening, whole, output))
             return
         blank = {**part, "text": ""}
