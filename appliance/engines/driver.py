@@ -80,9 +80,24 @@ class LayerCache:
     values: int
     window: int | None = None
 
-    def values_for(self, tokens: int, batched: int) -> int:
-        kept = tokens if self.window is None else min(tokens, self.window - 1 + batched)
+    def values_for(self, tokens: int, batched: int, block: int) -> int:
+        kept = tokens
+        if self.window is not None:
+            # In whole blocks, and one more, since the window may begin inside of one.
+            kept = (-(-min(tokens, self.window - 1 + batched) // block) + (block > 1)) * block
         return self.layers * self.values * kept
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """What `layers` layers keep of a sequence however long it is: `size` bytes a layer."""
+
+    layers: int
+    size: int
+
+    def bytes_for(self, page: int) -> int:
+        """vLLM pads a state to whole pages of an attention layer, and keeps the last state beside the present one."""
+        return 2 * self.layers * (-(-self.size // page) * page if page else self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +118,28 @@ class Shape:
     width: int = 0
     vocabulary: int = 0
     edges: int = 0
+    state: LayerState | None = None
+    """Of the layers without attention."""
     bits: float = 16.0
     """Of one stored weight, quantization scales included."""
 
     @property
     def cache_per_token(self) -> int | None:
         """Bytes of cache that one more token of context takes at two bytes a value, windows not yet full."""
-        return None if self.cache is None else self.cache_bytes(1)
+        return None if self.cache is None else 2 * sum(each.layers * each.values for each in self.cache)
 
-    def cache_bytes(self, tokens: int, *, width: float = 2, batched: int = 1) -> int:
-        """Bytes of cache of one sequence of this length. A layer with a window holds what is `batched` besides it."""
-        return int(sum(each.values_for(tokens, batched) for each in self.cache or ()) * width)
+    def cache_bytes(self, tokens: int, *, width: float = 2, batched: int = 1, block: int = 1) -> int:
+        """Bytes of cache of one sequence of this length, kept in blocks of so many tokens.
 
-    def longest(self, room: int, *, sequences: int = 1, width: float = 2, batched: int = 1, step: int = 16) -> int:
+        A layer with a window holds what is `batched` besides it.
+        """
+        page = int(block * max((each.values for each in self.cache or ()), default=0) * width)
+        state = self.state.bytes_for(page) if self.state else 0
+        return int(sum(each.values_for(tokens, batched, block) for each in self.cache or ()) * width) + state
+
+    def longest(
+        self, room: int, *, sequences: int = 1, width: float = 2, batched: int = 1, step: int = 16, block: int = 1
+    ) -> int:
         """The longest context, a multiple of `step` tokens, of which so many sequences fit into `room` bytes of cache.
 
         At most `context`, if that is known; 0 where not even one step fits.
@@ -123,7 +147,7 @@ class Shape:
         low, high = 0, (self.context or 2**24) // step
         while low < high:
             middle = (low + high + 1) // 2
-            fits = sequences * self.cache_bytes(middle * step, width=width, batched=batched) <= room
+            fits = sequences * self.cache_bytes(middle * step, width=width, batched=batched, block=block) <= room
             low, high = (middle, high) if fits else (low, middle - 1)
         return low * step
 

@@ -95,8 +95,8 @@ class VLLM:
         room = available - footprint(arguments, shape, cache=0, processes=_PROCESSES * ranks)
         cache = room // ranks - room // ranks % 1024**2  # a number that a person can type
         width, batched = cache_width(arguments), batched_tokens(arguments)
-        spare = shape.cache_bytes(_BLOCK, width=width, batched=batched)  # vLLM keeps one block empty
-        context = shape.longest(cache - spare, width=width, batched=batched, step=_BLOCK)
+        spare = shape.cache_bytes(_BLOCK, width=width, batched=batched, block=_BLOCK)  # vLLM keeps one block empty
+        context = shape.longest(cache - spare, width=width, batched=batched, step=_BLOCK, block=_BLOCK)
         if isinstance(wanted := arguments.get("max_model_len"), int):  # vLLM takes `32k` and `auto` as well
             context = min(context, wanted)
         return {"max_model_len": context, "kv_cache_memory_bytes": cache} if context >= _BLOCK else None

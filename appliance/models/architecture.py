@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from appliance.engines.driver import LayerCache
+from appliance.engines.driver import LayerCache, LayerState
 
 # The names of one number across the families; the first that is there counts.
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
@@ -79,6 +79,22 @@ def layer_caches(numbers: Numbers) -> tuple[LayerCache, ...] | None:
     windows = _windows(numbers, layers)[: layers - (numbers.count("num_kv_shared_layers") or 0)]  # (4)
     kept = Counter(window for window in windows if window != 0)
     return tuple(LayerCache(count, values, window) for window, count in kept.items())
+
+
+def layer_state(numbers: Numbers) -> LayerState | None:
+    """What layers of gated linear attention (Qwen3-Next) keep: a matrix for each head, and the last of a convolution.
+
+    None where there are none, or where it cannot be told: Mamba's layers have names for their numbers by the dozen.
+    """
+    types = numbers.text.get("layer_types")
+    layers = types.count("linear_attention") if isinstance(types, list) else 0
+    names = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_kernel_dim")
+    found = [numbers.count(f"linear_{name}") for name in names]
+    if not layers or None in found:
+        return None
+    key_heads, value_heads, key_dim, value_dim, kernel = (each or 0 for each in found)
+    convolution = (2 * key_heads * key_dim + value_heads * value_dim) * (kernel - 1)
+    return LayerState(layers, 2 * convolution + 4 * value_heads * key_dim * value_dim)  # the matrices are float32
 
 
 def _values(numbers: Numbers) -> int | None:

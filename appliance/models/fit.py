@@ -11,6 +11,7 @@ from typing import Any
 
 from appliance.engines.driver import Driver, Launch, Shape
 from appliance.engines.footprint import batched_tokens, cache_width
+from appliance.engines.vllm_metal import VLLMMetal
 from appliance.errors import ConfigError
 from appliance.plan.desired import EngineSpec
 
@@ -60,6 +61,8 @@ def fits(driver: Driver, arguments: Mapping[str, Any], shape: Shape, budget: int
 
 
 def _fits(driver: Driver, arguments: Mapping[str, Any], shape: Shape, budget: int, platform: str) -> Iterator[Fit]:
+    if isinstance(driver, VLLMMetal):  # whose layers with a window keep the whole context all the same
+        shape = replace(shape, cache=tuple(replace(each, window=None) for each in shape.cache or ()) or shape.cache)
     for length in lengths(shape):
         for sequences in SEQUENCES:
             cache = cache_of(shape, arguments, length, sequences)
@@ -81,8 +84,8 @@ def cache_of(shape: Shape, arguments: Mapping[str, Any], length: int, sequences:
     """Bytes of cache for so many sequences of this length, in whole blocks, and the one block that vLLM keeps empty."""
     width, batched = cache_width(arguments), batched_tokens(arguments)
     whole = -(-length // _BLOCK) * _BLOCK
-    one = shape.cache_bytes(whole, width=width, batched=batched)
-    return sequences * one + shape.cache_bytes(_BLOCK, width=width, batched=batched)
+    one = shape.cache_bytes(whole, width=width, batched=batched, block=_BLOCK)
+    return sequences * one + shape.cache_bytes(_BLOCK, width=width, batched=batched, block=_BLOCK)
 
 
 def _spec(driver: Driver, arguments: Mapping[str, Any]) -> EngineSpec:

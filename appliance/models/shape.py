@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.engines.driver import Format, Shape
-from appliance.models.architecture import Numbers, layer_caches, token_width
+from appliance.models.architecture import Numbers, layer_caches, layer_state, token_width
 from appliance.models.convert.gguf_file import read_header
 from appliance.models.convert.mlx_form import GROUP, mlx_bits
 from appliance.models.convert.refused import Refused
@@ -87,6 +87,7 @@ def measure(config: Mapping[str, Any], tensors: Iterable[Stored], *, dequantized
         width=token_width(numbers),
         vocabulary=numbers.count("vocab_size") or 0,
         edges=edges,
+        state=layer_state(numbers),
         bits=_bits(config),
     )
 

@@ -256,6 +256,27 @@ def xlm_roberta(script: str, texts: str, scratch: str) -> dict[str, Any]:
     }
 
 
+def ranker(minilm: str, file: str, query: str, documents: str) -> dict[str, Any]:
+    """A cross-encoder, MiniLM under a head of random weights, written as a GGUF; and its own scores."""
+    from transformers import BertForSequenceClassification
+
+    torch.manual_seed(13)
+    model = BertForSequenceClassification.from_pretrained(minilm, num_labels=1, dtype=torch.float32).eval()
+    for layer in (model.bert.pooler.dense, model.classifier):
+        torch.nn.init.normal_(layer.weight, std=0.2)
+        torch.nn.init.normal_(layer.bias, std=0.2)
+    names = {"bert.pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"}
+    weights = {}
+    for name, value in model.state_dict().items():
+        stem, _, kind = name.rpartition(".")
+        weights[f"{names.get(stem, stem.removeprefix('bert.'))}.{kind}"] = value
+    write(Path(file), weights, model.config, "F32", 4, **wordpiece_keys(minilm))
+    texts = json.loads(documents)
+    batch = AutoTokenizer.from_pretrained(minilm)([query] * len(texts), texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return {"scores": torch.sigmoid(model(**batch).logits[:, 0]).tolist()}
+
+
 def nomic(script: str, _texts: str, minilm: str, scratch: str) -> dict[str, Any]:
     """A tiny Nomic BERT of random weights, by way of the names that it was published with."""
     from transformers import NomicBertConfig, NomicBertModel

@@ -18,6 +18,7 @@ from appliance.models.convert.blocks import dequantize
 from appliance.models.convert.command import convert
 from appliance.models.convert.gguf_file import read_header
 from appliance.models.convert.weights import half_rotated
+from appliance.models.shape import shape
 from appliance.models.sources import PackageSource
 from appliance.models.store import Store
 from appliance.progress import silent
@@ -139,6 +140,19 @@ def test_encoders_come_back_as_the_models_that_were_written(
     assert roberta["alike"] >= roberta["texts"] - 2 > 200
     assert roberta["gap"] < 1e-5 < 0.1 < roberta["spread"]
     assert (nomic["class"], nomic["gap"] < 1e-5) == ("NomicBertModel", True)
+
+
+def test_fit_counts_what_vllm_counts_for_every_architecture(engine_python: Path, tmp_path: Path) -> None:
+    """Grouped and latent heads, windows, mixtures of experts, linear attention: tiny checkpoints of random weights."""
+    found = check(engine_python, "both", tmp_path, 2048, script=CHECKS.with_name("fit_checks.py"))
+    assert len(found["counted"]) == 11
+    for name, counted in found["counted"].items():
+        ours = shape(Path(found["paths"][name]))
+        cache = ours.cache_bytes(2048, batched=512, block=counted["block"])
+        assert ours.weights == pytest.approx(counted["weights"], rel=0.05), name
+        assert cache == pytest.approx(counted["cache"], rel=0.05), (name, counted["kinds"])
+    kinds = {kind for counted in found["counted"].values() for kind in counted["kinds"]}
+    assert kinds == {"FullAttentionSpec", "SlidingWindowSpec", "MLAAttentionSpec", "MambaSpec"}
 
 
 def test_mlx_directory_answers_in_mlx_lm_with_mixed_bits(store: Store, smollm2: Checkpoint, mlx_python: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from appliance.engines.driver import Launch
 from appliance.engines.vllm import VLLM
+from appliance.engines.vllm_metal import VLLMMetal
 from appliance.errors import ConfigError
 from appliance.models.fit import SEQUENCES, cache_of, fits, lengths, parse_target
 from appliance.models.shape import Stored, measure
@@ -88,3 +89,15 @@ def test_eight_bit_cache_takes_half() -> None:
     half = cache_of(SHAPE, {"kv_cache_dtype": "fp8"}, 4096, 4)
     assert half * 2 == cache_of(SHAPE, {}, 4096, 4)
     assert cache_of(SHAPE, {"dtype": "float32"}, 4096, 4) == 2 * cache_of(SHAPE, {}, 4096, 4)
+
+
+def test_windows_bound_the_cache_of_engines_that_forget_what_is_outside() -> None:
+    windowed = measure({**LLAMA, "sliding_window": 1024, "max_position_embeddings": 8192}, [])
+
+    def cache(driver: VLLM | VLLMMetal) -> int:
+        table = fits(driver, {}, windowed, 12 * GIB, platform="CpuPlatform")
+        return next(each.cache for each in table if (each.max_model_len, each.max_num_seqs) == (8192, 1))
+
+    per_token = windowed.cache_per_token or 0
+    assert cache(VLLM()) == (3072 + 128) * per_token + 256 * per_token
+    assert cache(VLLMMetal()) == (8192 + 128) * per_token

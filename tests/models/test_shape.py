@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from appliance.engines.driver import LayerCache
+from appliance.engines.driver import LayerCache, LayerState
 from appliance.errors import SourceError
 from appliance.models.architecture import Numbers, layer_caches
 from appliance.models.convert.command import convert
@@ -84,6 +84,18 @@ def test_window_bounds_what_its_layers_keep() -> None:
     assert found.cache_bytes(4096) == 512 * near + 4096 * far
     assert found.cache_bytes(4096, batched=2048) == (511 + 2048) * near + 4096 * far
     assert found.cache_bytes(4096, width=1) == found.cache_bytes(4096) // 2
+    assert found.cache_bytes(4096, block=128) == (512 + 128) * near + 4096 * far
+    assert found.cache_bytes(100, block=128) == 256 * near + 100 * far
+
+
+def test_linear_attention_keeps_a_state_however_long_the_sequence() -> None:
+    config = SMOLLM2 | {"num_hidden_layers": 4, "layer_types": LINEAR, "linear_num_key_heads": 2}
+    config |= {"linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32}
+    found = measure(config | {"linear_conv_kernel_dim": 4}, [])
+    state = 2 * 3 * (2 * 2 * 32 + 4 * 32) + 4 * 4 * 32 * 32
+    assert found.state == LayerState(2, state)
+    assert found.cache_bytes(1000) - measure(config, []).cache_bytes(1000) == 2 * 2 * -(-state // 768) * 768
+    assert found.cache_per_token == 2 * 384 * 2
 
 
 def test_longest_context_is_the_last_that_fits() -> None:
