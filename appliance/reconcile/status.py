@@ -106,17 +106,20 @@ def _conditions(reconciler: Reconciler, name: str, engines: list[Engine], now: f
 def _deferral(want: EngineSpec, engines: list[Engine], now: float) -> tuple[str, str, float] | None:
     """What the desired revision waits for before it can go on, as reason, message and age; None where it goes on.
 
-    (1) Memory that it was not given yet. (2) Requests on the engine that has to leave first. (3) The end of a backoff.
+    (1) Requests on the engine that has to leave first; its successor is prepared as far as it can be, and waits for its
+    memory. (2) Memory that other models have. (3) The end of a backoff.
     """
     mine = [e for e in engines if e.spec == want]
-    for engine in mine:
-        if engine.waits_for_memory:  # (1)
-            return "WaitingForMemory", f"Waits for {_mib(engine.memory)} that others give up.", now - engine.since
+    starts = any(e.state is EngineState.STARTING and not e.waits_for_memory for e in mine)
     leaving = [e for e in engines if e.spec != want and e.state in (EngineState.DRAINING, EngineState.STOPPING)]
-    for engine in leaving if not any(e.state is EngineState.STARTING for e in mine) else ():  # (2)
+    for engine in leaving if not starts else ():  # (1)
         flying = engine.lease.in_flight
-        message = f"Waits for revision {engine.spec.revision} to leave; {flying} requests are in flight on it."
+        count = "1 request is" if flying == 1 else f"{flying} requests are"
+        message = f"Waits for revision {engine.spec.revision} to leave; {count} in flight on it."
         return "WaitingForDrain", message, now - engine.since
+    for engine in mine:
+        if engine.waits_for_memory:  # (2)
+            return "WaitingForMemory", f"Waits for {_mib(engine.memory)} that others give up.", now - engine.since
     for engine in mine:
         if engine.state is EngineState.FAILED and engine.retry_at is not None:  # (3)
             return "Backoff", f"Tries again in {max(0.0, engine.retry_at - now):.0f} s.", now - engine.since
