@@ -8,32 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from appliance.config.models import Adapter, Appliance
-from appliance.engines.driver import Choice
+from appliance.engines.driver import Choice, Launch
+from appliance.engines.footprint import LORA_RANK
 from appliance.errors import ApplianceError, SourceError
 from appliance.models.adapter import rank, smallest_rank
-from appliance.models.sources import parse_source
+from appliance.models.checkpoint import Checkpoint
+from appliance.models.local import UNREAD
+from appliance.models.sources import Source, parse_source
 from appliance.models.store import Store
+from appliance.plan.desired import Desired, EngineSpec
 from appliance.process.engine_process import EngineProcess
 from appliance.process.probe import request
 from appliance.progress import Report
 from appliance.reconcile.engine import Engine
+from appliance.reconcile.pulls import Pulls
 from appliance.reconcile.resolve import absolute_source
 
 TIMEOUT = 120.0
 """Seconds for one adapter to be read from the disk into an engine."""
 
+_ROOM = "max_lora_rank"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    checkpoint: Checkpoint
+    rank: int
+
 
 class Adapters:
     """Those of one configuration."""
 
-    def __init__(self, store: Store, appliance: Appliance, base: Path, report: Report) -> None:
+    def __init__(self, store: Store, pull: Pulls, appliance: Appliance, base: Path, report: Report) -> None:
         self._store = store
+        self._pull = pull
         self._models = appliance.models
         self._base = base
         self._report = report
@@ -42,31 +57,58 @@ class Adapters:
     async def choices(self, model: str) -> tuple[Choice, ...]:
         """What an engine has to be started with to take this model's adapters, as far as they can be had."""
         found = await self._fetch(model)
-        ranks = [rank(path) for path in found.values() if isinstance(path, Path)]
+        ranks = [each.rank for each in found.values() if isinstance(each, _Fetched)]
         if not ranks:
             return ()
         most = smallest_rank(ranks)
         return (
-            Choice("max_lora_rank", most, f"the adapters' largest rank is {max(ranks)}"),
+            Choice(_ROOM, most, f"the adapters' largest rank is {max(ranks)}"),
             Choice("max_loras", len(ranks), f"there are {len(ranks)} adapters"),
         )
+
+    def ranks(self) -> dict[str, int]:
+        """The largest rank of each model's adapters, of those that are on this machine."""
+        found = {name: [*self._known(each.adapters)] for name, each in self._models.items()}
+        return {name: max(ranks) for name, ranks in found.items() if ranks}
+
+    def _known(self, adapters: Iterable[Adapter]) -> Iterable[int]:
+        for adapter in adapters:
+            checkpoint = self._store.find(self._source(adapter))
+            if checkpoint is not None and checkpoint.kind == "lora":
+                try:
+                    yield rank(checkpoint.path)
+                except SourceError:
+                    continue  # `settle` says why
+
+    def state(self, model: str) -> dict[str, str]:
+        """What changes whenever a local adapter of this model is written to, by its name."""
+        found = {each.name: self._store.find(self._source(each)) for each in self._declared(model)}
+        return {name: each.digest for name, each in found.items() if each and each.digest.startswith(UNREAD)}
 
     async def settle(
         self, engine: Engine, process: EngineProcess, published: Callable[[], None] = lambda: None
     ) -> None:
         """Have the engine hold exactly the adapters that the file gives its model; what could not be is told in it.
 
-        `published` is called before one is taken out, so that requests for another of its name are held meanwhile.
+        One that cannot be had any more, or not yet, leaves what the engine has under its name. `published` is called
+        before one is taken out, so that requests for another of its name are held meanwhile.
         """
         declared = self._declared(engine.spec.model)
         if not declared and not engine.spec.arguments.get("enable_lora"):
             return
         wanted = await self._fetch(engine.spec.model)
-        problems = {name: path for name, path in wanted.items() if isinstance(path, str)}
-        paths = {name: str(path) for name, path in wanted.items() if isinstance(path, Path)}
+        problems = {name: each for name, each in wanted.items() if isinstance(each, str)}
+        room = room_of(engine.spec, process.launch)
+        paths = {}
+        for name, each in wanted.items():
+            if isinstance(each, _Fetched):
+                if each.rank > room:
+                    problems[name] = f"its rank is {each.rank}, and its engine was started for {room}"
+                else:
+                    paths[name] = str(_path(each.checkpoint, process.launch))
         try:
             loaded = await _loaded(process)
-            kept = {name for name, path in paths.items() if loaded.get(name) == path}
+            kept = {name for name in loaded if name in problems or loaded[name] == paths.get(name)}
             engine.adapters = frozenset(kept)
             published()
             for name in loaded.keys() - kept:
@@ -80,30 +122,79 @@ class Adapters:
                     problems[name] = problem
                 else:
                     self._log.info("adapter loaded", model=engine.spec.model, adapter=name)
-            engine.adapters = frozenset((await _loaded(process)).keys() & paths.keys())
+            engine.adapters = frozenset((await _loaded(process)).keys() & wanted.keys())
         except (OSError, ValueError, TimeoutError) as error:
             problems |= dict.fromkeys(paths.keys() - engine.adapters, f"the engine did not answer: {error}")
+        fresh = {name: problem for name, problem in problems.items() if engine.adapter_problems.get(name) != problem}
         engine.adapter_problems = problems
-        for name, problem in problems.items():
+        for name, problem in fresh.items():
             self._log.error("adapter not loaded", model=engine.spec.model, adapter=name, message=problem)
 
     def _declared(self, model: str) -> tuple[Adapter, ...]:
         return self._models[model].adapters if model in self._models else ()
 
-    async def _fetch(self, model: str) -> dict[str, Path | str]:
-        """Each adapter's directory, or why there is none."""
-        return dict(await asyncio.gather(*(self._one(each) for each in self._declared(model))))
+    async def _fetch(self, model: str) -> dict[str, _Fetched | str]:
+        """Each adapter's checkpoint, or why there is none."""
+        return dict(await asyncio.gather(*(self._one(model, each) for each in self._declared(model))))
 
-    async def _one(self, adapter: Adapter) -> tuple[str, Path | str]:
+    async def _one(self, model: str, adapter: Adapter) -> tuple[str, _Fetched | str]:
         try:
-            source = parse_source(absolute_source(adapter.source, self._base), base=Path("/"))
-            checkpoint = await self._store.pull(source, self._report, subject=f"adapter {adapter.name}")
+            checkpoint = await self._pull(
+                f"{model}/{adapter.name}", adapter.source, self._source(adapter), self._report,
+                subject=f"adapter {adapter.name}",
+            )  # fmt: skip
             if checkpoint.kind != "lora":
                 raise SourceError(f"`{adapter.source}` is no LoRA adapter: it has no adapter_config.json")
-            rank(checkpoint.path)
+            return adapter.name, _Fetched(checkpoint, rank(checkpoint.path))
         except ApplianceError as error:
             return adapter.name, error.message
-        return adapter.name, checkpoint.path
+
+    def _source(self, adapter: Adapter) -> Source:
+        return parse_source(absolute_source(adapter.source, self._base), base=Path("/"))
+
+
+def room_of(spec: EngineSpec, launch: Launch) -> int:
+    """The largest rank that an engine was started for."""
+    chosen = {choice.argument: choice.value for choice in launch.chosen}
+    return int(spec.arguments.get(_ROOM) or chosen.get(_ROOM) or LORA_RANK)
+
+
+def with_room(desired: Desired, ranks: Mapping[str, int], running: Iterable[tuple[EngineSpec, Launch]]) -> Desired:
+    """Desired state in which every running engine that its adapters have outgrown is to be replaced.
+
+    (1) What the file says of the rank stands. (2) An engine with room enough stays, also one that was started like
+    this. (3) One without has a successor that asks for the room. (4) Any other start takes what is needed by itself.
+    """
+    rooms: dict[str, list[tuple[EngineSpec, int]]] = {}
+    for spec, launch in running:
+        rooms.setdefault(spec.model, []).append((spec, room_of(spec, launch)))
+    roomy = {}
+    for name, want in desired.items():
+        engines, needed = rooms.get(name, []), ranks.get(name, 0)
+        given = want.spec.arguments
+        roomy[name] = want
+        if _ROOM in given or not given.get("enable_lora"):  # (1)
+            continue
+        asked = [room for spec, room in engines if room >= needed and spec == _asking(want.spec, room)]
+        alike = [room for spec, room in engines if spec == want.spec]
+        if asked or (alike and max(alike) < needed):  # (2), (3)
+            roomy[name] = replace(want, spec=_asking(want.spec, min(asked, default=smallest_rank([needed]))))
+    return roomy
+
+
+def _asking(spec: EngineSpec, room: int) -> EngineSpec:
+    return replace(spec, engine=tuple(sorted((*spec.engine, (_ROOM, json.dumps(room))))))
+
+
+def _path(checkpoint: Checkpoint, launch: Launch) -> Path:
+    """Where the engine is to read an adapter. A local one gets a name for its state, by which a newer one differs."""
+    if not checkpoint.digest.startswith(UNREAD):
+        return checkpoint.path
+    alias = launch.directory / "adapters" / checkpoint.digest.removeprefix(UNREAD)[:16]
+    alias.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not alias.is_symlink():
+        alias.symlink_to(checkpoint.path)
+    return alias
 
 
 async def _loaded(process: EngineProcess) -> dict[str, str]:

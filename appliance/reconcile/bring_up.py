@@ -18,11 +18,9 @@ from appliance.engines import driver_for
 from appliance.engines.driver import Choice, Driver, Launch, Shape
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
 from appliance.errors import EngineCrashed, InsufficientMemory, StartupFailed
-from appliance.models.checkpoint import Checkpoint
-from appliance.models.digests import digests
-from appliance.models.lockfile import Lock, pinned, require
+from appliance.models.lockfile import Lock
 from appliance.models.shape import shape
-from appliance.models.sources import LocalSource, Source, parse_source
+from appliance.models.sources import LocalSource, parse_source
 from appliance.models.store import Store
 from appliance.models.task import choices
 from appliance.models.template import template
@@ -33,6 +31,7 @@ from appliance.progress import Progress, Report
 from appliance.reconcile.adapters import Adapters
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.estimate import what_fits
+from appliance.reconcile.pulls import Pulls
 from appliance.state import StateDirectory
 
 STOP_TIMEOUT = 10.0
@@ -72,7 +71,12 @@ class BringUp:
         self._specs = environments
         token = appliance.huggingface.token
         self._store = Store(self._state.models, token=token.get_secret_value() if token else None)
-        self.adapters = Adapters(self._store, appliance, self._base, self._report)
+        self._pull = Pulls(self._store, self._lock)
+        self.adapters = self.adapters_of(appliance)
+
+    def adapters_of(self, appliance: Appliance) -> Adapters:
+        """Those of any configuration."""
+        return Adapters(self._store, self._pull, appliance, self._base, self._report)
 
     @property
     def overhead(self) -> int:
@@ -128,25 +132,13 @@ class BringUp:
 
         subject = f"model {engine.spec.model}"
         source = parse_source(engine.spec.source, base=Path("/"))
-        checkpoint = await self._pull(engine.spec.model, source, report, subject)
+        declared = self._appliance.models[engine.spec.model].source
+        checkpoint = await self._pull(engine.spec.model, declared, source, report, subject=subject)
         engine.files = checkpoint.digest if isinstance(source, LocalSource) else ""
         python = environment.python if environment else None
         return await self._store.prepare(
             checkpoint, driver.format, python, report, subject=subject, bits=engine.spec.quantize
         )
-
-    async def _pull(self, model: str, source: Source, report: Report, subject: str) -> Checkpoint:
-        """The checkpoint; with a lock, the one that is locked."""
-        entry = self._lock.models.get(model) if self._lock else None
-        if self._lock is None:
-            return await self._store.pull(source, report, subject=subject)
-        record = self._store.record(source)
-        if entry is not None and (record is None or record.revision != entry.revision):
-            source = pinned(source, entry)
-        checkpoint = await self._store.pull(source, report, subject=subject)
-        files = await digests(self._store, source, checkpoint, report, subject=subject)
-        require(self._lock, model, self._appliance.models[model].source, files)
-        return checkpoint
 
     def _launch(self, driver: Driver, environment: InstalledEnvironment | None, model: Path) -> Launch:
         return Launch(

@@ -22,10 +22,12 @@ from appliance.models.store import Store
 from appliance.plan.changes import Change
 from appliance.plan.desired import Desired
 from appliance.progress import Report
+from appliance.reconcile.adapters import with_room
 from appliance.reconcile.adoption import take_over
 from appliance.reconcile.bring_up import BringUp
 from appliance.reconcile.configuration import Configuration, Outcome
 from appliance.reconcile.drift import drift
+from appliance.reconcile.engine import Engine
 from appliance.reconcile.estimate import Estimator
 from appliance.reconcile.events import Events
 from appliance.reconcile.history import Entry, History, difference
@@ -75,9 +77,11 @@ class Control:
             lock=lock,
         )
         self._settling: asyncio.Task[None] | None = None
+        self._one_settles = asyncio.Lock()
+        self._settled: Mapping[str, Mapping[str, str]] = {}
         self._drift: list[dict[str, Any]] = []
         self.port = Port(configuration.appliance, self.status)
-        desired = self._desired(configuration.appliance, environments)
+        desired = self._desired(configuration.appliance, environments, first=True)
         self.reconciler = Reconciler(
             desired,
             self._bring_up,
@@ -101,6 +105,7 @@ class Control:
     async def adopt(self) -> None:
         """Take over what an earlier control process left. To be done before the reconciler runs."""
         await take_over(self._state, self.reconciler)
+        await self._make_room()
         await self._settle_adapters()
 
     async def watch(self, path: Path, stop: asyncio.Event) -> None:
@@ -109,8 +114,10 @@ class Control:
 
     async def watch_drift(self) -> None:
         """Look again and again whether files, the lock and what runs still agree."""
+        before: Mapping[str, Mapping[str, str]] = {}
         while True:
             self._drift = await asyncio.to_thread(self._look_for_drift, self.configuration.appliance)
+            before = await self._look_at_adapters(before)
             await asyncio.sleep(DRIFT_EVERY)
 
     def _look_for_drift(self, appliance: models.Appliance) -> list[dict[str, Any]]:
@@ -181,15 +188,47 @@ class Control:
 
     async def _settle_adapters(self) -> None:
         """Bring engines that run to the adapters that the file gives them; those that start come with theirs."""
-        ready = [engine for engine in self.reconciler.engines.values() if engine.takes_requests and engine.process]
-        for engine in ready:
-            if engine.process is not None:
-                await self._bring_up.adapters.settle(engine, engine.process, self.port.publish)
-                self.port.publish()
+        async with self._one_settles:
+            self._settled = await asyncio.to_thread(self._adapter_states)
+            for engine in self._ready():
+                if engine.process is not None:
+                    await self._bring_up.adapters.settle(engine, engine.process, self.port.publish)
+                    self.port.publish()
+        await self._make_room()
 
-    def _desired(self, appliance: models.Appliance, environments: Mapping[str, EnvironmentSpec]) -> Desired:
+    async def _look_at_adapters(self, before: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+        """Load local adapters again that somebody has written to, once two looks in a row have seen the same."""
+        now = await asyncio.to_thread(self._adapter_states)
+        if now == before and now != self._settled:
+            await self._settle_adapters()
+        elif any(model.adapters for model in self.configuration.appliance.models.values()):
+            await self._make_room()  # an adapter may have come while an engine was on its way
+        return now
+
+    def _adapter_states(self) -> Mapping[str, Mapping[str, str]]:
+        adapters = self._bring_up.adapters
+        return {name: state for name in self.configuration.appliance.models if (state := adapters.state(name))}
+
+    async def _make_room(self) -> None:
+        """Replace engines that adapters have outgrown which were not on this machine when the file was put in force."""
+        appliance = self.configuration.appliance
+        desired = await asyncio.to_thread(self._desired, appliance, choose_environments(appliance, self._state))
+        if desired != self.reconciler.desired and appliance is self.configuration.appliance:
+            self.reconciler.desire(desired, generation=self.reconciler.generation)
+
+    def _ready(self) -> list[Engine]:
+        return [engine for engine in self.reconciler.engines.values() if engine.takes_requests and engine.process]
+
+    def _desired(
+        self, appliance: models.Appliance, environments: Mapping[str, EnvironmentSpec], *, first: bool = False
+    ) -> Desired:
+        """`first`: nothing can run yet."""
         identities = {backend: spec.identity for backend, spec in environments.items()}
-        return resolve(appliance, environments=identities, base=self.configuration.base)
+        desired = resolve(appliance, environments=identities, base=self.configuration.base)
+        if first:
+            return desired
+        running = [(engine.spec, engine.process.launch) for engine in self._ready() if engine.process]
+        return with_room(desired, self._bring_up.adapters_of(appliance).ranks(), running)
 
     def _begin(self, desired: Desired, changes: Sequence[Change]) -> int:
         """Record what is being put in force; its generation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,3 +120,30 @@ def test_adapters_come_and_go_while_the_engine_stays(adapted: Served) -> None:
     for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
         with adapted.client() as sdk, pytest.raises(openai.NotFoundError):
             sdk.post(path.removeprefix("/v1"), body={"lora_name": "x", "lora_path": "/"}, cast_to=object)
+
+
+def test_adapter_that_is_written_over_is_loaded_again(adapted: Served) -> None:
+    before = said(adapted, "two")
+    shutil.rmtree(adapted.file.parent / "two")
+    write_adapter(adapted.file.parent / "two", seed=7)
+    wait_until(lambda: said(adapted, "two") != before, within=60, what="the new adapter answers")
+    assert len(adapted.status()["models"][0]["engines"]) == 1
+
+
+def test_adapter_beyond_its_engine_rolls_the_engine_over(adapted: Served) -> None:
+    (before,) = adapted.status()["models"][0]["engines"]
+    write_adapter(adapted.file.parent / "wide", seed=9, rank=24)
+    adapted.file.write_text(FILE.format(adapters="{name: two, source: ./two}, {name: wide, source: ./wide}"))
+    answers = {said(adapted, "two")}
+
+    def replaced() -> bool:
+        answers.add(said(adapted, "two"))  # it answers all the while
+        engines = adapted.status()["models"][0]["engines"]
+        return [each["adapters"] for each in engines] == [["two", "wide"]]
+
+    wait_until(replaced, within=120, what="an engine with room for both")
+    (after,) = adapted.status()["models"][0]["engines"]
+    assert after["pid"] != before["pid"]
+    assert len(answers) == 1
+    assert said(adapted, "wide") not in (*answers, said(adapted, "smollm2"))
+    assert adapted.status()["drift"] == []
