@@ -28,7 +28,7 @@ def models_list(file: File = None, json: Json = False) -> None:
 
 @models_app.command("verify")
 def models_verify(
-    model: Annotated[str | None, typer.Argument(help="A model's name.  [default: all]", show_default=False)] = None,
+    model: Annotated[str | None, typer.Argument(help="A model's name.", show_default="all")] = None,
     file: File = None,
     repair: Annotated[bool, typer.Option("--repair", help="Fetch again what is not right.")] = False,
     json: Json = False,

@@ -26,11 +26,9 @@ def compose(
 def compose_up(
     context: typer.Context,
     service: Service,
-    file: Annotated[
-        Path | None, typer.Option(help="The configuration.  [default: ./model-runner.yaml]", show_default=False)
-    ] = None,
+    file: Annotated[Path | None, typer.Option(help="The configuration.", show_default="./model-runner.yaml")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A model that the service needs. Repeatable.  [default: all declared]")
+        list[str] | None, typer.Option(help="A model that the service needs. Repeatable.", show_default="all declared")
     ] = None,
     host: Annotated[str | None, typer.Option(help="What containers call this machine.")] = None,
 ) -> None:

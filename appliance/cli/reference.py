@@ -7,7 +7,6 @@ python -m appliance.cli.reference --check
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -81,14 +80,16 @@ def _cell(parameter: Any) -> str:
     if parameter.is_flag if hasattr(parameter, "is_flag") else False:
         return text
     shown = parameter.show_default if hasattr(parameter, "show_default") else False
+    if isinstance(shown, str):
+        return f"{text} Default: {shown}."
     default = parameter.default
     return f"{text} Default: `{default}`." if shown and isinstance(default, str | int | float) else text
 
 
 def _prose(text: str) -> str:
-    """Paragraphs as lines of their own; `[default: …]` in words."""
+    """Paragraphs as lines of their own."""
     paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(text).replace("\f", "").split("\n\n")]
-    return re.sub(r" *\[default: ([^\]]*)\]", r" Default: \1.", "\n\n".join(paragraphs)).strip()
+    return "\n\n".join(paragraphs).strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ def service_install(
     system: System = False,
     user: Annotated[
         str | None,
-        typer.Option(help="With --system: whom it runs as.  [default: who called sudo]", show_default=False),
+        typer.Option(help="With --system: whom it runs as.", show_default="who called sudo"),
     ] = None,
     env: Annotated[
         list[str] | None,
