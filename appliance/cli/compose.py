@@ -14,19 +14,13 @@ from appliance.config.load import Loaded, interpret
 from appliance.config.problems import InvalidConfig, Problem
 from appliance.engines import DRIVERS
 from appliance.migrate.detect import detect
-from appliance.migrate.inputs import read_input
+from appliance.migrate.inputs import Input, read_input
 from appliance.migrate.migration import Migration, Request, migrate
 
 
 def read_compose(file: Path, overrides: Mapping[str, Any]) -> Loaded | None:
     """None for a file that is no Compose file, or none that can be read: the loader says what is wrong with that."""
-    if file.suffix not in (".yaml", ".yml"):
-        return None
-    try:
-        source = read_input(file)
-        if detect(source) != "compose":
-            return None
-    except InvalidConfig:
+    if (source := compose_input(file)) is None:
         return None
     target = choose_target("this-machine")
     request = Request(
@@ -45,6 +39,17 @@ def read_compose(file: Path, overrides: Mapping[str, Any]) -> Loaded | None:
     )
     # The Compose file stays what is watched, kept in history, and written back by a rollback.
     return dataclasses.replace(loaded, text=source.text, warnings=(*loaded.warnings, *_warnings(result, str(file))))
+
+
+def compose_input(file: Path) -> Input | None:
+    """The file's text; None for a file that is no Compose file, or none that can be read."""
+    if file.suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        source = read_input(file)
+        return source if detect(source) == "compose" else None
+    except InvalidConfig:
+        return None
 
 
 def _nothing_to_serve(result: Migration, name: str) -> list[Problem]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from appliance.cli import output
+from appliance.cli.compose import compose_input
 from appliance.cli.loading import interpreted, read
 from appliance.config.edit import add_key, remove_key
 from appliance.config.load import DEFAULT_FILE
@@ -16,7 +18,7 @@ from appliance.state import write_atomic
 
 
 def create(file: Path | None, name: str, *, models: list[str], scopes: list[str], expires: str | None) -> None:
-    path = file or DEFAULT_FILE
+    path = _with_keys(file)
     loaded = read(path)
     if any(key.name == name for key in loaded.appliance.auth.keys):
         raise ApplianceError(f"there is already a key `{name}`", hint=f"`appliance key revoke {name}` removes it")
@@ -45,13 +47,25 @@ def show(file: Path | None, *, as_json: bool) -> None:
 
 
 def revoke(file: Path | None, name: str) -> None:
-    path = file or DEFAULT_FILE
+    path = _with_keys(file)
     known = ", ".join(f"`{key.name}`" for key in read(path).appliance.auth.keys) or "none"
     text = remove_key(path.read_text(encoding="utf-8"), name)
     if text is None:
         raise ApplianceError(f"{path} has no key `{name}`", hint=f"keys there are: {known}")
     _save(path, text)
     output.note(f"removed key `{name}` from {path}")
+
+
+def _with_keys(file: Path | None) -> Path:
+    """The file to edit. Raises ApplianceError for a Compose file, whose format is not ours to extend."""
+    path = file or DEFAULT_FILE
+    if compose_input(path) is not None:
+        raise ApplianceError(
+            f"`{path}` is a Compose file, which has no place for keys",
+            hint=f"`appliance migrate {shlex.quote(str(path))}` writes a model-runner.yaml with its models: create the "
+            "key there; or start `appliance up` with one key in the variable API_KEY",
+        )
+    return path
 
 
 def _day(text: str) -> date:

@@ -84,6 +84,17 @@ def test_a_missing_file_says_which_and_what_to_do(machine: Machine) -> None:
     assert "model-runner.yaml" in result.stderr
 
 
+@pytest.mark.parametrize("command", [("create", "laptop"), ("revoke", "laptop")])
+def test_a_key_for_a_compose_file_is_refused_with_what_to_do(machine: Machine, command: tuple[str, str]) -> None:
+    text = "services: {app: {image: app, models: [llm]}}\nmodels: {llm: {model: ai/smollm2}}\n"
+    (machine.directory / "compose.yaml").write_text(text)
+    result = machine.run("key", *command, "-f", "compose.yaml")
+    assert result.returncode == 1
+    assert "`compose.yaml` is a Compose file, which has no place for keys" in result.stderr
+    assert "`appliance migrate compose.yaml`" in result.stderr
+    assert (machine.directory / "compose.yaml").read_text() == text
+
+
 def test_revoking_a_key_keeps_the_rest_of_the_file_as_it_was(machine: Machine) -> None:
     machine.write(more="# a remark at the end\n")
     before = machine.file.read_text()
