@@ -29,6 +29,7 @@ def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool, locked: 
     from appliance.cli.loading import read
     from appliance.cli.lock import lock_of
     from appliance.cli.log import configure
+    from appliance.cli.log_file import keep_small
     from appliance.cli.serve import serve
     from appliance.gateway.activation import pass_on
     from appliance.reconcile.configuration import Configuration
@@ -36,9 +37,10 @@ def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool, locked: 
     configuration = Configuration(lambda: read(file, overrides))
     for warning in configuration.warnings:
         output.note(f"warning: {warning.render().strip()}")
-    configure(configuration.appliance.server.log)
     state = StateDirectory.locate(os.environ)
     state.prepare()
+    keep_small(state.logs / LOG)
+    configure(configuration.appliance.server.log)
 
     with shown() as report:
 

@@ -77,3 +77,21 @@ def test_follower_sees_every_line_once_across_a_rotation(path: Path) -> None:
             log.write(data)
             got.append(follower.read())
     assert got == [["before"], ["first"], [], ["half of it"], ["enough to rotate the file"], ["after"]]
+
+
+def test_follower_misses_no_file_when_several_rotations_come_between_two_reads(path: Path) -> None:
+    log = Log(str(path), size=10, count=5)
+    log.write(b"zero\n")
+    with Tail(path, lines=0) as follower:
+        for number in range(1, 4):
+            log.write(b"line number %d\n" % number)  # each fills a file
+        assert follower.read() == ["line number 1", "line number 2", "line number 3"]
+
+
+def test_last_lines_reach_back_into_the_file_before(path: Path) -> None:
+    log = Log(str(path), size=10, count=3)
+    for number in range(4):
+        log.write(b"line number %d\n" % number)
+    log.write(b"new\n")
+    assert tail(path, 1) == ["new"]
+    assert tail(path, 2) == ["line number 3", "new"]

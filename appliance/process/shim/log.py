@@ -50,11 +50,7 @@ class Log:
     def _rotate(self) -> None:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         if self._is_current():
-            for number in range(self._count - 1, 0, -1):
-                older = f"{self._path}.{number}"
-                newer = f"{self._path}.{number - 1}" if number > 1 else self._path
-                if os.path.exists(newer):
-                    os.replace(newer, older)
+            shift(self._path, self._count)
         file = self._open()
         os.close(self._file)  # releases the lock, too
         self._file = file
@@ -65,3 +61,11 @@ class Log:
             return os.stat(self._path).st_ino == os.fstat(self._file).st_ino
         except FileNotFoundError:
             return False
+
+
+def shift(path: str, count: int) -> None:
+    """Make `path` the newest of its old files, of which there are `count - 1` at most."""
+    for number in range(count - 1, 0, -1):
+        newer = f"{path}.{number - 1}" if number > 1 else path
+        if os.path.exists(newer):
+            os.replace(newer, f"{path}.{number}")
