@@ -44,7 +44,7 @@ async def pieces(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -
 
 def encode(value: Any) -> bytes:
     """JSON for a client. Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return _ENCODER.encode(value).encode(errors="replace")
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -112,6 +112,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+"""`json.dumps` would make one for every event of a stream."""
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 

@@ -136,7 +136,8 @@ class Call:
         if not self.status:
             self.streaming = True
             await self.start(200, stream.headers())
-        await self.write(events, more=not last)
+        if (writing := self.pour(events, more=not last)) is not None:
+            await writing
 
     async def json(self, value: Any, *, status: int = 200) -> None:
         body = encode(value)
