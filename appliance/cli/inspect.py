@@ -46,6 +46,7 @@ def remarks_of(status: dict[str, Any]) -> list[str]:
     trusting = [model["name"] for model in status["models"] if model["trust_remote_code"]]
     remarks += [f"{name} runs code from its checkpoint (trust_remote_code)" for name in trusting]
     remarks += [f"drift: {each['name']}: {each['kind']} {each['message']}" for each in status["drift"]]
+    remarks += [f"{each['name']}: {each['message']}" for each in status.get("remarks", ())]
     if status["problem"]:
         remarks.insert(0, f"the file cannot be used as it is now; the last valid one is in force\n{status['problem']}")
     return remarks

@@ -30,7 +30,7 @@ def write(file: Path | None) -> None:
     path = _path(loaded)
     with shown() as report:
         entries = asyncio.run(_entries(loaded, report, fetch=True))
-    Lock({name: entry for name, entry in entries.items() if entry}, _environments(loaded)).write(path)
+    Lock({name: entry for name, entry in entries.items() if entry}, identities(loaded)).write(path)
     for name, entry in sorted(entries.items()):
         if entry:
             output.data(f"{name}\t{entry.revision or '-'}\t{len(entry.files)} files")
@@ -43,7 +43,7 @@ def check(file: Path | None, *, remote: bool, as_json: bool) -> bool:
     lock = lock_of(loaded.path)
     with shown() as report:
         now = asyncio.run(_entries(loaded, report, fetch=False))
-        found = [*differences(lock, now, _environments(loaded))]
+        found = [*differences(lock, now, identities(loaded))]
         found += [Difference(name, "files", "are not on this machine") for name, entry in now.items() if entry is None]
         if remote:
             found += asyncio.run(_moved(loaded, lock, report))
@@ -69,7 +69,7 @@ def _path(loaded: Loaded) -> Path:
     return lock_path(loaded.path)
 
 
-def _environments(loaded: Loaded) -> dict[str, str]:
+def identities(loaded: Loaded) -> dict[str, str]:
     state = StateDirectory.locate(os.environ)
     return {backend: spec.identity for backend, spec in choose_environments(loaded.appliance, state).items()}
 

@@ -9,8 +9,12 @@ from typing import Any
 
 from appliance.cli import output
 from appliance.cli.control import NotRunning, ask
-from appliance.cli.loading import read
+from appliance.cli.loading import base_of, read
+from appliance.cli.lock import identities
+from appliance.cli.weights import store_of
 from appliance.errors import ConfigError
+from appliance.reconcile.drift import drift
+from appliance.reconcile.remarks import remarks
 from appliance.state import StateDirectory
 
 
@@ -32,11 +36,20 @@ def plan(file: Path | None, *, as_json: bool) -> bool:
 def _from_nothing(file: Path | None) -> dict[str, Any]:
     """No appliance runs: everything that loads at startup would be started."""
     output.note("no appliance is running; this is what `appliance up` would do")
-    models = read(file).appliance.models
+    loaded = read(file)
+    models, base, store = loaded.appliance.models, base_of(loaded), store_of(loaded)
     started = [name for name, model in models.items() if model.load == "startup"]
     trusting = sorted(name for name, model in models.items() if model.engine.get("trust_remote_code") is True)
     actions = [{"action": "start", "model": name, "reason": "declared with `load: startup`"} for name in started]
-    return {"problem": None, "changes": [], "actions": actions, "memory": {}, "trust_remote_code": trusting}
+    return {
+        "problem": None,
+        "changes": [],
+        "actions": actions,
+        "memory": {},
+        "trust_remote_code": trusting,
+        "drift": drift(loaded.appliance, loaded.path, base, store, identities(loaded), ()),
+        "remarks": remarks(loaded.appliance, base, store),
+    }
 
 
 def _show(answer: dict[str, Any]) -> None:
@@ -44,6 +57,8 @@ def _show(answer: dict[str, Any]) -> None:
         output.warn(f"{name} would run code from its checkpoint (trust_remote_code)")
     for each in answer.get("drift", ()):
         output.note(f"drift: {each['name']}: {each['kind']} {each['message']}")
+    for each in answer.get("remarks", ()):
+        output.note(f"{each['name']}: {each['message']}")
     if not answer["changes"] and not answer["actions"]:
         output.note("nothing to do: the file is in force")
         return

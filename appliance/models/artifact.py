@@ -21,6 +21,8 @@ _KEPT = (".safetensors", ".gguf", ".json", ".txt", ".model", ".jinja")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 Kind = Literal["file", "tar"]
+Machine = tuple[str, str]
+"""Operating system and architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,63 @@ def layers(manifest: bytes, where: str) -> tuple[Layer, ...]:
     return planned
 
 
-def manifest_of_index(index: bytes, where: str) -> str | None:
-    """The digest of the one manifest that an index names; None where `index` is a manifest itself."""
+def config_of(manifest: bytes, where: str) -> tuple[str, int]:
+    """The SHA-256 and the size of a model's configuration, whose manifest `layers` has found to be one."""
+    described = _described(_document(manifest, where)["config"], where)
+    if described.size > LARGEST_MANIFEST:
+        raise _damaged(where, f"its configuration has {described.size} bytes")
+    return described.sha256, described.size
+
+
+def context_size(config: bytes, where: str) -> int | None:
+    """The length of text that the model was packed for, where its configuration says so."""
+    inner = _document(config, where).get("config")
+    value = inner.get("context_size") if isinstance(inner, dict) else None
+    return value if type(value) is int and 0 < value < 2**31 else None
+
+
+def manifest_of_index(index: bytes, where: str, machine: Machine) -> str | None:
+    """The digest of the one manifest of an index that is meant here; None where `index` is a manifest itself.
+
+    Of several (1) those that attest to another are no models. (2) One for this machine goes before (3) those for none
+    in particular; what the others are for is told.
+    """
     document = _document(index, where)
     if "manifests" not in document:
         return None
-    found = [each.get("digest") for each in document["manifests"] if isinstance(each, dict)]
-    if len(found) != 1 or not _DIGEST.fullmatch(str(found[0])):
-        raise Failed("unsupported", f"{where} is an index of {len(found)} manifests", "name one by its digest")
-    return str(found[0])
+    listed = document["manifests"]
+    found = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    if len(found) != len(listed) or not all(_DIGEST.fullmatch(str(each.get("digest"))) for each in found):
+        raise _damaged(where, "it is an index without digests")
+    models = [each for each in found if not _attests(each)]  # (1)
+    own = [each for each in models if _platform(each) == machine]  # (2)
+    meant = own or [each for each in models if _platform(each) is None]  # (3)
+    if len(models) == 1:
+        meant = models
+    if len(meant) != 1:
+        choices = ", ".join(f"{each['digest']}{_for(each)}" for each in (meant or models)[:8])
+        raise Failed(
+            "unsupported", f"{where} is an index of {len(models)} manifests and does not say which is for this machine",
+            f"name one by its digest (`@sha256:…`): {choices}" if choices else None,
+        )  # fmt: skip
+    return str(meant[0]["digest"])
+
+
+def _attests(entry: Mapping[str, Any]) -> bool:
+    notes = entry.get("annotations")
+    return (isinstance(notes, dict) and "vnd.docker.reference.type" in notes) or _platform(entry) == ("unknown",) * 2
+
+
+def _platform(entry: Mapping[str, Any]) -> Machine | None:
+    given = entry.get("platform")
+    if not isinstance(given, dict) or not given.get("os"):
+        return None
+    return str(given["os"])[:40], str(given.get("architecture"))[:40]
+
+
+def _for(entry: Mapping[str, Any]) -> str:
+    found = _platform(entry)
+    return f" for {found[0]}/{found[1]}" if found else ""
 
 
 @dataclass(frozen=True, slots=True)

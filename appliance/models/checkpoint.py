@@ -25,15 +25,25 @@ _COMPANION = re.compile(r"(?i)(^|[-_.])(mmproj|adapter)([-_.]|$)")
 _TOKENIZER_STEMS = ("tokenizer", "vocab", "tekken", "spiece", "sentencepiece")
 
 
+def is_projector(name: str) -> bool:
+    """Whether a file is llama.cpp's projector of pictures or sounds, which goes with a model's GGUF."""
+    match = _COMPANION.search(name)
+    return name.endswith(".gguf") and match is not None and match[2].lower() == "mmproj"
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model's complete files on this machine. `path` is the directory, or the file where `kind` is `gguf`."""
+    """A model's complete files on this machine. `path` is the directory, or the file where `kind` is `gguf`.
+
+    `context` is the length of text that whoever packed it meant it to be served with, where they said so.
+    """
 
     source: str
     path: Path
     kind: Kind
     digest: str
     size: int
+    context: int | None = None
 
 
 def identify(path: Path) -> tuple[Path, Kind]:

@@ -33,16 +33,24 @@ class Conversions:
     async def convert(
         self,
         checkpoint: Checkpoint,
-        to: Literal["hf", "mlx"],
+        to: Literal["hf", "mlx", "lora"],
         python: Path,
         report: Report,
         *,
         subject: str,
         bits: int | None = None,
+        heads: tuple[int, int] | None = None,
     ) -> Path:
-        """The converted directory, made now or before. `bits` asks for another quantization of the MLX form."""
+        """The converted directory, made now or before.
+
+        `bits` asks for another quantization of the MLX form; `heads` are those that a LoRA adapter's base model has, of
+        queries and of keys.
+        """
         digest = await self._digest(checkpoint, report, subject)
-        options = [*(("--bits", str(bits)) if bits and to == "mlx" else ()), *_template(checkpoint)]
+        if heads:
+            options = ["--heads", *map(str, heads)]
+        else:
+            options = [*(("--bits", str(bits)) if bits and to == "mlx" else ()), *_template(checkpoint)]
         made_with = f"-{hashlib.sha256(_key(options)).hexdigest()[:6]}" if options else ""
         name = f"{digest[:24]}-{to}-v{VERSION}{made_with}"
         target = self._root / "converted" / name

@@ -44,6 +44,10 @@ class DockerStore:
     def blob(self, sha256: str) -> Path:
         return self.root / "blobs" / "sha256" / sha256
 
+    def small(self, sha256: str) -> bytes | None:
+        """The bytes of a small blob, as they are there."""
+        return self._read(self.blob(sha256))
+
     def _read(self, path: Path) -> bytes | None:
         try:
             return path.read_bytes() if path.stat().st_size <= LARGEST_MANIFEST else None

@@ -17,15 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from appliance.models.archive import extract
-from appliance.models.artifact import Layer, layers
+from appliance.models.artifact import Layer, config_of, context_size, layers
 from appliance.models.disk import link
 from appliance.models.docker_store import DockerStore
 from appliance.models.head import write_head
 from appliance.models.registry import Registry
 from appliance.models.say import Failed, Tally, run, say
 from appliance.models.sources import RegistrySource, parse_source
-from appliance.models.transfer import Blob, Blobs, head, together, web
+from appliance.models.transfer import Blob, Blobs, head, together, told, web
 
 FIRST_HEAD = 256 * 1024
 SMALL = 16 * 1024 * 1024
@@ -62,7 +64,22 @@ async def bring(source: RegistrySource, root: Path, out: Path, *, heads: bool = 
         planned = layers(manifest, f"`{source.text}`")
         arrival = _Arrival(source, registry, local, Blobs(root), out, planned)
         files = await arrival.heads() if heads else await arrival.whole()
-    return {"digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}", "files": files}
+        context = await _context(manifest, source, registry, local)
+    return {"digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}", "files": files, "context": context}
+
+
+async def _context(manifest: bytes, source: RegistrySource, registry: Registry, local: DockerStore) -> int | None:
+    where = f"`{source.text}`"
+    sha256, size = config_of(manifest, where)
+    data = await asyncio.to_thread(local.small, sha256)
+    if data is None:
+        try:
+            data = await head(registry.blob(sha256), size)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Failed("transfer", f"the configuration of {where} broke off: {told(error)}", "try again") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Failed("transfer", f"the configuration of {where} arrived with another SHA-256", "try again")
+    return context_size(data, where)
 
 
 class _Arrival:

@@ -35,7 +35,7 @@ class File:
 class Record:
     """Where a source's files are: `directory` under `checkpoints/`, `main` the file in it that is loaded, or empty.
 
-    `revision` is what the source's name stood for: a commit, or a manifest's digest.
+    `revision` is what the source's name stood for: a commit, or a manifest's digest. `context` is the checkpoint's.
     """
 
     source: str
@@ -45,6 +45,7 @@ class Record:
     digest: str
     files: Mapping[str, File]
     revision: str | None = None
+    context: int | None = None
     version: int = 2
 
     @classmethod
@@ -80,7 +81,8 @@ class Record:
 
     def checkpoint(self, checkpoints: Path) -> Checkpoint:
         path = checkpoints / self.directory / self.main
-        return Checkpoint(self.source, path, self.kind, self.digest, sum(file.size for file in self.files.values()))
+        size = sum(file.size for file in self.files.values())
+        return Checkpoint(self.source, path, self.kind, self.digest, size, self.context)
 
 
 def _upgraded(value: dict[str, Any]) -> dict[str, Any]:

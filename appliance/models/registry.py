@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
+import platform
 import re
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
-from appliance.models.artifact import LARGEST_MANIFEST, manifest_of_index
+from appliance.models.artifact import LARGEST_MANIFEST, Machine, manifest_of_index
+from appliance.models.credentials import Credentials
 from appliance.models.say import Failed
 from appliance.models.sources import DOCKER_HUB, RegistrySource, is_local_host
 from appliance.models.transfer import Answer, Web, head, told
@@ -34,7 +35,8 @@ class Registry:
         self._web = web
         self._source = source
         self._host = "registry-1.docker.io" if source.host == DOCKER_HUB else source.host
-        self._basic = _credentials(source.host, environ)
+        self._credentials = Credentials(source.host, environ)
+        self._basic: str | None = None
         self._authorization: str | None = None
         scheme = "http" if is_local_host(self._host) else "https"
         self._base = URL(f"{scheme}://{self._host}/v2/{source.path}/")
@@ -42,7 +44,7 @@ class Registry:
     async def manifest(self) -> bytes:
         """The source's manifest, with its digest checked where the source or the registry gives one."""
         data, said = await self._manifest(self._source.digest or str(self._source.tag))
-        if inner := manifest_of_index(data, self._where):
+        if inner := manifest_of_index(data, self._where, _this_machine()):
             data, said = await self._manifest(inner)
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         for expected in (said, None if inner else self._source.digest, inner):
@@ -96,7 +98,8 @@ class Registry:
         if response.status in (401, 403):
             raise Failed(
                 "missing", f"{self._where}: `{self._host}` refused access ({response.status})",
-                f"if it is private, `docker login {self._source.host}` gives credentials that are used here",
+                self._credentials.problem
+                or f"if it is private, `docker login {self._source.host}` gives credentials that are used here",
             )  # fmt: skip
         if response.status == 404:
             raise Failed("missing", f"{self._where} does not exist on `{self._host}`", "check the name and the tag")
@@ -106,11 +109,14 @@ class Registry:
 
     async def _answer_challenge(self, challenge: str) -> str:
         kind, _, rest = challenge.partition(" ")
+        self._basic = self._basic or await self._credentials.basic()
         if kind.lower() == "basic" and self._basic:
             return f"Basic {self._basic}"
         if kind.lower() != "bearer":
             raise Failed(
-                "missing", f"{self._where}: `{self._host}` asks for credentials", f"`docker login {self._source.host}`"
+                "missing",
+                f"{self._where}: `{self._host}` asks for credentials",
+                self._credentials.problem or f"`docker login {self._source.host}`",
             )
         asked = dict(_PARAMETER.findall(rest))
         query = {"scope": f"repository:{self._source.path}:pull"}
@@ -134,17 +140,7 @@ class Registry:
         return f"Bearer {token}"
 
 
-def _credentials(host: str, environ: Mapping[str, str]) -> str | None:
-    """What `docker login` wrote for this registry, base64 of `user:password`; None where there is none.
-
-    Passwords that Docker keeps in a helper program are not read.
-    """
-    directory = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/nonexistent") / ".docker")
-    try:
-        auths = json.loads((directory / "config.json").read_bytes())["auths"]
-        names = ("https://index.docker.io/v1/", DOCKER_HUB) if host == DOCKER_HUB else (host, f"https://{host}")
-        text = next(str(auths[name]["auth"]) for name in names if auths.get(name, {}).get("auth"))
-        base64.b64decode(text, validate=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
-        return None
-    return text
+def _this_machine() -> Machine:
+    """In an index's own words, which are Go's."""
+    machine = platform.machine().lower()
+    return sys.platform, {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)

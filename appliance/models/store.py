@@ -22,6 +22,7 @@ from pathlib import Path
 
 from appliance.engines.driver import Format
 from appliance.errors import Conflict, SourceError, TransferFailed, UnsupportedModel
+from appliance.models.adapter import adapter_file, heads_of
 from appliance.models.blobs import deposit
 from appliance.models.checkpoint import Checkpoint, identify
 from appliance.models.conversion import Conversions
@@ -137,6 +138,21 @@ class Store:
             self.prepare_directories()
             return await self.conversions.convert(checkpoint, wanted, python, report, subject=subject, bits=bits)
 
+    async def prepare_adapter(
+        self, checkpoint: Checkpoint, base: Path, python: Path | None, report: Report, *, subject: str
+    ) -> Path:
+        """A LoRA adapter's directory as PEFT writes one. `base` is the directory of the model that it is for."""
+        file = adapter_file(checkpoint, self.checkpoints)
+        if file is None:
+            return checkpoint.path
+        if python is None:
+            raise UnsupportedModel(f"`{file}` is a GGUF file, and there is no engine environment to convert it in")
+        with writing(self.root):
+            self.prepare_directories()
+            return await self.conversions.convert(
+                replace(checkpoint, path=file), "lora", python, report, subject=subject, heads=heads_of(base)
+            )
+
     async def skeleton(self, source: RemoteSource, into: Path, report: Report, *, subject: str) -> Path:
         """The checkpoint's path below the directory `into`, whole but for the weights: headers without tensors."""
         with writing(self.root):
@@ -187,7 +203,7 @@ class Store:
         """A directory of this checkpoint that can be read now: its own, or a conversion that was made before."""
         if checkpoint.path.is_dir():
             return checkpoint.path
-        return next(iter(self.conversions.of(checkpoint)), None)
+        return next((each for each in self.conversions.of(checkpoint) if "-lora-" not in each.name), None)
 
     def list(self) -> tuple[Checkpoint, ...]:
         """Every complete checkpoint that was fetched, by source."""
@@ -302,7 +318,8 @@ class Store:
             )
         digests = {name: str(each["sha256"]) for name, each in result["files"].items()}
         revision = result.get("commit") or result.get("digest")
-        return _describe(source, partial / "files", digests, _directory(source, revision), revision)
+        described = _describe(source, partial / "files", digests, _directory(source, revision), revision)
+        return replace(described, context=result.get("context"))
 
     def _publish(self, source: RemoteSource, partial: Path, record: Record) -> Checkpoint:
         """Move the files, then the record, to their places; after a crash in between it starts here again."""

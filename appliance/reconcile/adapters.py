@@ -74,9 +74,9 @@ class Adapters:
     def _known(self, adapters: Iterable[Adapter]) -> Iterable[int]:
         for adapter in adapters:
             checkpoint = self._store.find(self._source(adapter))
-            if checkpoint is not None and checkpoint.kind == "lora":
+            if checkpoint is not None:
                 try:
-                    yield rank(checkpoint.path)
+                    yield rank(checkpoint, self._store.checkpoints)
                 except SourceError:
                     continue  # `settle` says why
 
@@ -104,8 +104,11 @@ class Adapters:
             if isinstance(each, _Fetched):
                 if each.rank > room:
                     problems[name] = f"its rank is {each.rank}, and its engine was started for {room}"
-                else:
-                    paths[name] = str(_path(each.checkpoint, process.launch))
+                    continue
+                try:
+                    paths[name] = str(await self._path(name, each.checkpoint, process.launch))
+                except ApplianceError as error:
+                    problems[name] = error.message
         try:
             loaded = await _loaded(process)
             kept = {name for name in loaded if name in problems or loaded[name] == paths.get(name)}
@@ -143,11 +146,22 @@ class Adapters:
                 f"{model}/{adapter.name}", adapter.source, self._source(adapter), self._report,
                 subject=f"adapter {adapter.name}",
             )  # fmt: skip
-            if checkpoint.kind != "lora":
-                raise SourceError(f"`{adapter.source}` is no LoRA adapter: it has no adapter_config.json")
-            return adapter.name, _Fetched(checkpoint, rank(checkpoint.path))
+            return adapter.name, _Fetched(checkpoint, rank(checkpoint, self._store.checkpoints))
         except ApplianceError as error:
             return adapter.name, error.message
+
+    async def _path(self, name: str, checkpoint: Checkpoint, launch: Launch) -> Path:
+        """Where the engine is to read it. A local one gets a name for its state, by which a newer one differs."""
+        path = await self._store.prepare_adapter(
+            checkpoint, launch.model, launch.python, self._report, subject=f"adapter {name}"
+        )
+        if path != checkpoint.path or not checkpoint.digest.startswith(UNREAD):
+            return path  # a conversion, too, has its file's SHA-256 in its name
+        alias = launch.directory / "adapters" / checkpoint.digest.removeprefix(UNREAD)[:16]
+        alias.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not alias.is_symlink():
+            alias.symlink_to(path)
+        return alias
 
     def _source(self, adapter: Adapter) -> Source:
         return parse_source(absolute_source(adapter.source, self._base), base=Path("/"))
@@ -184,17 +198,6 @@ def with_room(desired: Desired, ranks: Mapping[str, int], running: Iterable[tupl
 
 def _asking(spec: EngineSpec, room: int) -> EngineSpec:
     return replace(spec, engine=tuple(sorted((*spec.engine, (_ROOM, json.dumps(room))))))
-
-
-def _path(checkpoint: Checkpoint, launch: Launch) -> Path:
-    """Where the engine is to read an adapter. A local one gets a name for its state, by which a newer one differs."""
-    if not checkpoint.digest.startswith(UNREAD):
-        return checkpoint.path
-    alias = launch.directory / "adapters" / checkpoint.digest.removeprefix(UNREAD)[:16]
-    alias.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not alias.is_symlink():
-        alias.symlink_to(checkpoint.path)
-    return alias
 
 
 async def _loaded(process: EngineProcess) -> dict[str, str]:

@@ -92,13 +92,14 @@ class BringUp:
         driver = driver_for(engine.spec.backend, self._appliance)
         with ExitStack() as held:
             environment = await self._environment(engine, held)
-            model = await self._checkpoint(engine, driver, environment)
+            model, packed = await self._checkpoint(engine, driver, environment)
             held.enter_context(self._store.use(model))
             launch = self._launch(driver, environment, model)
             chat = await asyncio.to_thread(template, model, engine.spec.arguments.get("chat_template"))
             chosen = (*driver.choose(engine.spec, chat), *_task(engine.spec, model), *await self._lora(engine.spec))
             launch = replace(launch, chosen=chosen, developer=chat.developer)
             found = await asyncio.to_thread(shape, model)
+            launch = replace(launch, chosen=(*chosen, *_context(engine.spec, packed, found)))
             warm = await self._admission(engine, driver, launch, found)
             self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
             zygote = await self._zygote(engine.spec, driver, launch, environment) if warm else None
@@ -126,7 +127,11 @@ class BringUp:
         held.enter_context(self._environments.use(installed))
         return installed
 
-    async def _checkpoint(self, engine: Engine, driver: Driver, environment: InstalledEnvironment | None) -> Path:
+    async def _checkpoint(
+        self, engine: Engine, driver: Driver, environment: InstalledEnvironment | None
+    ) -> tuple[Path, int | None]:
+        """What the engine is to load, and the length of text that it was packed for."""
+
         def report(progress: Progress) -> None:
             self._say(engine, progress)
 
@@ -136,9 +141,10 @@ class BringUp:
         checkpoint = await self._pull(engine.spec.model, declared, source, report, subject=subject)
         engine.files = checkpoint.digest if isinstance(source, LocalSource) else ""
         python = environment.python if environment else None
-        return await self._store.prepare(
+        path = await self._store.prepare(
             checkpoint, driver.format, python, report, subject=subject, bits=engine.spec.quantize
         )
+        return path, checkpoint.context
 
     def _launch(self, driver: Driver, environment: InstalledEnvironment | None, model: Path) -> Launch:
         return Launch(
@@ -211,6 +217,13 @@ def _task(spec: EngineSpec, model: Path) -> tuple[Choice, ...]:
     if spec.command or "runner" in given or "convert" in given:
         return ()
     return choices(model)
+
+
+def _context(spec: EngineSpec, packed: int | None, shape: Shape) -> tuple[Choice, ...]:
+    """The length that the artifact was packed for, as far as its model reaches, where the file is silent."""
+    if packed is None or spec.command or "max_model_len" in spec.arguments:
+        return ()
+    return (Choice("max_model_len", min(packed, shape.context or packed), "the artifact's `context_size` says so"),)
 
 
 def _versions(environment: InstalledEnvironment) -> tuple[tuple[str, str], ...]:

@@ -34,6 +34,7 @@ from appliance.reconcile.history import Entry, History, difference
 from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.port import Port
 from appliance.reconcile.preview import preview
+from appliance.reconcile.remarks import remarks
 from appliance.reconcile.resolve import backend_of, resolve
 from appliance.reconcile.rollback import write_back
 from appliance.reconcile.status import essence, status
@@ -80,6 +81,7 @@ class Control:
         self._one_settles = asyncio.Lock()
         self._settled: Mapping[str, Mapping[str, str]] = {}
         self._drift: list[dict[str, Any]] = []
+        self._remarks: list[dict[str, Any]] = []
         self.port = Port(configuration.appliance, self.status)
         desired = self._desired(configuration.appliance, environments, first=True)
         self.reconciler = Reconciler(
@@ -96,7 +98,7 @@ class Control:
     def status(self) -> Mapping[str, Any]:
         now = asyncio.get_running_loop().time()
         state = status(self.reconciler, self.configuration, address=self.address, now=now)
-        more = {"drift": self._drift, "reloads": self._reloads, "rollouts": self._rollouts}
+        more = {"drift": self._drift, "remarks": self._remarks, "reloads": self._reloads, "rollouts": self._rollouts}
         return {"started": self._started, **state, **more}
 
     def essence(self) -> Any:
@@ -117,6 +119,7 @@ class Control:
         before: Mapping[str, Mapping[str, str]] = {}
         while True:
             self._drift = await asyncio.to_thread(self._look_for_drift, self.configuration.appliance)
+            self._remarks = await asyncio.to_thread(self._look_for_remarks, self.configuration.appliance)
             before = await self._look_at_adapters(before)
             await asyncio.sleep(DRIFT_EVERY)
 
@@ -125,6 +128,9 @@ class Control:
         serving = [engine for engine in list(self.reconciler.engines.values()) if engine.takes_requests]
         store = Store(self._state.models)
         return drift(appliance, self.configuration.path, self.configuration.base, store, environments, serving)
+
+    def _look_for_remarks(self, appliance: models.Appliance) -> list[dict[str, Any]]:
+        return remarks(appliance, self.configuration.base, Store(self._state.models))
 
     async def record(self, on_settled: Callable[[Mapping[str, Any]], None]) -> None:
         """Write into the history what came of each generation, and tell the first time."""
@@ -258,7 +264,7 @@ class Control:
             estimates = {want.spec: estimator.memory(want.spec) for want in desired.values()}
             before, after = self.configuration.appliance, loaded.appliance
             plan = preview(before, after, desired, observed, estimates, estimator.what_fits, now=now)
-            return {**plan, "drift": self._look_for_drift(after)}
+            return {**plan, "drift": self._look_for_drift(after), "remarks": self._look_for_remarks(after)}
 
         return {"problem": None, "tag": tag} | await asyncio.to_thread(look)
 

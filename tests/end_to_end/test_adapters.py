@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from appliance.models.store import Store
 from appliance.plan.desired import EngineSpec
 from appliance.state import StateDirectory
 from tests.end_to_end.conftest import START, Served, environ
+from tests.models.gguf_builder import Gguf
+from tests.models.test_conversion import table_of
 from tests.support import wait_until
 
 pytestmark = pytest.mark.engine
@@ -58,6 +61,20 @@ def write_adapter(path: Path, *, seed: int, rank: int = 8) -> Path:
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
     (path / "adapter_config.json").write_text(json.dumps(config))
     return path
+
+
+def as_gguf(adapter: Path, file: Path) -> Path:
+    """The same adapter as llama.cpp writes it, with the rows of queries interleaved."""
+    table, tensors, given = table_of(adapter / "adapter_model.safetensors"), {}, {}
+    for name, (_, size, data) in table.items():
+        layer, module = re.fullmatch(r".*layers\.(\d+)\.self_attn\.(\w)_proj\..*", name).groups()  # type: ignore[union-attr]
+        ours = f"blk.{layer}.attn_{module}.weight.lora_{'a' if '.lora_A.' in name else 'b'}"
+        values = np.frombuffer(data, "<f4").reshape(size)
+        if ours.endswith("attn_q.weight.lora_b"):
+            values = values.reshape(9, 2, 32, -1).swapaxes(1, 2).reshape(size)
+        tensors[ours], given[ours] = ("F32", tuple(size)), values.tobytes()
+    metadata = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+    return Gguf({**metadata, "adapter.lora.alpha": 16.0}, tensors, given=given).write(file)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +137,15 @@ def test_adapters_come_and_go_while_the_engine_stays(adapted: Served) -> None:
     for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
         with adapted.client() as sdk, pytest.raises(openai.NotFoundError):
             sdk.post(path.removeprefix("/v1"), body={"lora_name": "x", "lora_path": "/"}, cast_to=object)
+
+
+def test_adapter_in_a_gguf_answers_as_pefts_does(adapted: Served) -> None:
+    as_gguf(adapted.file.parent / "one", adapted.file.parent / "one.gguf")
+    adapters = "{name: one, source: ./one}, {name: same, source: ./one.gguf}, {name: two, source: ./two}"
+    adapted.file.write_text(FILE.format(adapters=adapters))
+    wait_until(lambda: len(adapted.status()["models"][0]["engines"][0]["adapters"]) == 3, within=60)
+    assert said(adapted, "same") == said(adapted, "one") != said(adapted, "smollm2")
+    assert adapted.command("plan").stderr.count("nothing to do") == 1
 
 
 def test_adapter_that_is_written_over_is_loaded_again(adapted: Served) -> None:

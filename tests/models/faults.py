@@ -114,7 +114,10 @@ def prepare_image(work: Path) -> None:
         (work / "models" / name).mkdir(parents=True, exist_ok=True)
     root, manifest = work / "home" / ".docker" / "models", manifest_of(LAYERS, config_layer())
     write_files(root / "manifests" / "sha256", {digest_of(manifest).removeprefix("sha256:"): manifest})
-    write_files(root / "blobs" / "sha256", {digest_of(each.data).removeprefix("sha256:"): each.data for each in LAYERS})
+    write_files(
+        root / "blobs" / "sha256",
+        {digest_of(each.data).removeprefix("sha256:"): each.data for each in (*LAYERS, config_layer())},
+    )
     index = {"models": [{"id": digest_of(manifest), "tags": ["ai/tiny:latest"]}]}
     write_files(root, {"models.json": json.dumps(index).encode()})
 

@@ -21,10 +21,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from random import Random
 
-from appliance.models.convert.command import convert
+from appliance.models.convert.command import convert, convert_adapter
+from appliance.models.convert.lora import Heads
 from appliance.models.convert.refused import Refused
 from appliance.models.shape import shape
-from tests.models.gguf_builder import HEAD_DIM, Gguf, tiny, tiny_encoder
+from tests.models.gguf_builder import HEAD_DIM, HEADS, KV_HEADS, Gguf, tiny, tiny_adapter, tiny_encoder
 
 ROOM = 1024**3
 PATIENCE = 10.0
@@ -41,6 +42,7 @@ def originals() -> list[Gguf]:
         tiny_encoder(),
         tiny_encoder(kind="F16", spm=True, scores=1),
         tiny_encoder(architecture="nomic-bert"),
+        tiny_adapter(),
     ]
 
 
@@ -89,7 +91,10 @@ def fuzz(count: int, seed: int, *, kept: Path) -> Counter[str]:
             try:
                 with Path(os.devnull).open("w") as quiet, redirect_stdout(quiet):
                     shape(path, "hf")
-                    convert(path, out, "hf" if index % 2 else "mlx", bits=(None, 4, 6, 8)[index % 4])
+                    if b"adapter.type" in data:
+                        convert_adapter(path, out, Heads(HEADS, KV_HEADS))
+                    else:
+                        convert(path, out, "hf" if index % 2 else "mlx", bits=(None, 4, 6, 8)[index % 4])
                 outcomes["converted"] += 1
             except Refused as refused:
                 outcomes[refused.kind] += 1

@@ -21,12 +21,13 @@ _HALVES |= {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,)}
 
 @dataclass(frozen=True)
 class Gguf:
-    """Metadata and tensors; `tensors` maps a name to (type, shape in numpy's order)."""
+    """Metadata and tensors; `tensors` maps a name to (type, shape in numpy's order). `given` are the bytes of some."""
 
     metadata: Mapping[str, Any]
     tensors: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     seed: int = 0
     version: int = 3
+    given: Mapping[str, bytes] = field(default_factory=dict)
 
     def with_metadata(self, **changes: Any) -> Gguf:
         named = {name.replace("__", "."): value for name, value in changes.items()}
@@ -35,6 +36,8 @@ class Gguf:
 
     def data_of(self, name: str) -> bytes:
         kind, shape = self.tensors[name]
+        if name in self.given:
+            return self.given[name]
         return _random(kind, shape, Random(f"{self.seed} {name}"))  # noqa: S311
 
     def encode(self) -> bytes:
@@ -277,6 +280,17 @@ def _encoder_layer(kind: str, architecture: str) -> dict[str, tuple[str, tuple[i
 
 def _linear(name: str, kind: str, rows: int, columns: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {f"{name}.weight": (kind, (rows, columns)), f"{name}.bias": ("F32", (rows,))}
+
+
+def tiny_adapter(*, rank: int = 4, architecture: str = "llama", kind: str = "F32") -> Gguf:
+    """A LoRA adapter for `tiny`, as llama.cpp writes one."""
+    metadata = {"general.architecture": architecture, "general.type": "adapter", "adapter.type": "lora"}
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for layer in range(LAYERS):
+        for name, rows in (("attn_q", HEADS * HEAD_DIM), ("attn_k", KV_HEADS * HEAD_DIM), ("ffn_up", INTERMEDIATE)):
+            tensors[f"blk.{layer}.{name}.weight.lora_a"] = (kind, (rank, HIDDEN))
+            tensors[f"blk.{layer}.{name}.weight.lora_b"] = (kind, (rows, rank))
+    return Gguf({**metadata, "adapter.lora.alpha": 8.0}, tensors)
 
 
 def _layer(kind: str, architecture: str) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -27,6 +27,7 @@ from tests.support import free_port, listening, wait_until
 DOCKER = "application/vnd.docker.ai."
 CNCF = "application/vnd.cncf.model."
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,23 @@ class Program:
         self._request("PUT", f"/v2/{name}/manifests/{tag}", manifest, {"Content-Type": MANIFEST}, name)
         return digest(manifest)
 
+    def push_index(self, name: str, manifests: Sequence[Mapping[str, Any]], *, tag: str = "latest") -> None:
+        """An index of manifests that were pushed before, each `{"digest": …}` with what else is said of it."""
+        found = [{"mediaType": MANIFEST, "size": self._size(name, each["digest"]), **each} for each in manifests]
+        index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": found}).encode()
+        self._request("PUT", f"/v2/{name}/manifests/{tag}", index, {"Content-Type": INDEX}, name)
+
+    def _size(self, name: str, digest: str) -> int:
+        headers = self._request("GET", f"/v2/{name}/manifests/{digest}", None, {"Accept": MANIFEST}, name)
+        return int(headers["Content-Length"])
+
     def _upload(self, name: str, data: bytes) -> None:
         location = self._request("POST", f"/v2/{name}/blobs/uploads/", b"", {}, name)["Location"]
         path = urlsplit(location)
         query = f"{path.query}&digest={digest(data)}"
         self._request("PUT", f"{path.path}?{query}", data, {"Content-Type": "application/octet-stream"}, name)
 
-    def _request(self, method: str, path: str, data: bytes, headers: Mapping[str, str], name: str) -> Any:
+    def _request(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], name: str) -> Any:
         auth = {"Authorization": f"Bearer {self.tokens.issue(name, ['pull', 'push'])}"} if self.tokens else {}
         request = urllib.request.Request(f"http://{self.host}{path}", data, {**headers, **auth}, method=method)
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - on this machine

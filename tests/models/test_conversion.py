@@ -45,10 +45,14 @@ def refused(gguf: Gguf, tmp_path: Path, to: str = "hf") -> dict[str, str]:
 
 
 def tensors(directory: Path) -> Table:
-    data = (directory / "model.safetensors").read_bytes()
+    return table_of(directory / "model.safetensors")
+
+
+def table_of(file: Path) -> Table:
+    data = file.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    header.pop("__metadata__")
+    header.pop("__metadata__", None)
     body = data[8 + length :]
     ends = [entry["data_offsets"] for entry in header.values()]
     assert [start for start, _ in ends] == [0, *(end for _, end in ends[:-1])]

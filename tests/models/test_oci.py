@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -203,7 +204,9 @@ def test_killed_pull_is_resumed_by_the_next(
     wire.stall_after = None
     assert contents(pull(store, source))["model.safetensors"] == weights.data
     (start,) = [
-        request.partition("Range: bytes=")[2].partition("-")[0] for request in wire.requests if "Range" in request
+        request.partition("Range: bytes=")[2].partition("-")[0]
+        for request in wire.requests
+        if "Range" in request and "bytes=0-" not in request  # the configuration is asked for from its start
     ]
     assert int(start) > 900_000
 
@@ -266,12 +269,92 @@ def test_private_registry_takes_the_credentials_of_docker_login(tmp_path: Path, 
         tokens.close()
 
 
+HELPER = """#!{python}
+import json, sys
+server = sys.stdin.read()
+open({log!r}, "a").write(f"{{sys.argv[1:]}} {{server}}\\n")
+{what}
+"""
+GIVES = 'print(json.dumps({"ServerURL": server, "Username": "user", "Secret": "secret"}))'
+
+
+def helper(directory: Path, name: str, what: str) -> Path:
+    """A program as Docker keeps credentials with; what it was asked is in the file that is returned."""
+    directory.mkdir(exist_ok=True)
+    log, program = directory / f"{name}.log", directory / f"docker-credential-{name}"
+    program.write_text(HELPER.format(python=sys.executable, log=str(log), what=what))
+    program.chmod(0o755)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("config", "what", "expected"),
+    [
+        ({"credsStore": "mine"}, GIVES, None),
+        ({"credsStore": "none", "credHelpers": {"HOST": "mine"}}, GIVES, None),
+        ({"credsStore": "mine", "auths": {"HOST": {"auth": "dXNlcjpzZWNyZXQ="}}}, "sys.exit(1)", None),
+        ({"credsStore": "absent"}, GIVES, "is not on PATH"),
+        ({"credsStore": "../mine"}, GIVES, "is not on PATH"),
+        ({"credsStore": "mine"}, "print('{')", "no usable answer"),
+        ({"credsStore": "mine"}, "print('x' * 200_000)", "no usable answer"),
+        ({"credsStore": "mine"}, GIVES.replace('"user"', '"<token>"'), "identity token"),
+        ({"credsStore": "mine"}, "sys.exit(1)", "docker login"),
+    ],
+)
+def test_credentials_that_a_helper_keeps_are_asked_of_it(
+    tmp_path: Path, oci_environ: dict[str, str], config: dict[str, Any], what: str, expected: str | None
+) -> None:
+    tokens = TokenServer(tmp_path / "tokens")
+    try:
+        with registry_program(tmp_path / "private", tokens=tokens) as private:
+            private.push("org/closed", [GGUF])
+            log = helper(tmp_path / "bin", "mine", what)
+            text = json.dumps(config).replace("HOST", private.host)
+            write_files(tmp_path / "home" / ".docker", {"config.json": text.encode()})
+            environ = oci_environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{oci_environ['PATH']}"}
+            source = source_of(private.host, "org/closed")
+            if expected is None:
+                assert pull(Store(tmp_path / "models", environ=environ), source).kind == "gguf"
+                assert tokens.asked == ["Basic dXNlcjpzZWNyZXQ="]
+                assert f"['get'] {private.host}" in log.read_text()
+                return
+            tokens.refuses = True
+            with pytest.raises(SourceNotFound, match="refused access") as caught:
+                pull(Store(tmp_path / "models", environ=environ), source)
+            assert expected in str(caught.value.hint)
+            assert "secret" not in str(caught.value) + str(caught.value.hint)
+            assert tokens.asked == [None]
+    finally:
+        tokens.close()
+
+
+def test_index_leads_to_the_manifest_for_this_machine(registry: Program, store: Store) -> None:
+    mine = registry.push("ai/many", [GGUF], tag="mine")
+    other = registry.push("ai/many", [Layer(tiny(kind="Q8_0").encode(), f"{DOCKER}gguf.v3")], tag="other")
+    here = {"os": sys.platform, "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]}
+    attests: dict[str, Any] = {"digest": other, "annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+    indexes: dict[str, list[dict[str, Any]]] = {
+        "one": [{"digest": mine}, attests],
+        "two": [{"digest": other, "platform": {"os": "plan9", "architecture": "mips"}}, {"digest": mine}],
+        "three": [{"digest": other}, {"digest": mine, "platform": here}],
+    }
+    for tag, manifests in indexes.items():
+        registry.push_index("ai/many", manifests, tag=tag)
+        assert pull(store, source_of(registry.host, "ai/many", f":{tag}")).path.read_bytes() == GGUF.data
+    registry.push_index("ai/many", [{"digest": mine}, {"digest": other}], tag="both")
+    with pytest.raises(UnsupportedModel, match="index of 2 manifests") as caught:
+        pull(store, source_of(registry.host, "ai/many", ":both"))
+    assert mine in str(caught.value.hint)
+
+
 def docker_store(home: Path, tag: str, layers: list[Layer]) -> None:
     config = config_layer()
     manifest = manifest_of(layers, config)
     root = home / ".docker" / "models"
     write_files(root / "manifests" / "sha256", {digest(manifest).removeprefix("sha256:"): manifest})
-    write_files(root / "blobs" / "sha256", {digest(each.data).removeprefix("sha256:"): each.data for each in layers})
+    write_files(
+        root / "blobs" / "sha256", {digest(each.data).removeprefix("sha256:"): each.data for each in (*layers, config)}
+    )
     write_files(root, {"models.json": json.dumps({"models": [{"id": digest(manifest), "tags": [tag]}]}).encode()})
 
 
@@ -306,6 +389,19 @@ def test_shape_is_known_from_headers_alone(registry: Program, store: Store, wire
     assert (found.weights, found.cache_per_token) == (4_000_000, 2 * 2 * 64 * 2)
     assert wire.sent < 1_500_000
     assert store.find(source) is None
+
+
+@pytest.mark.parametrize(("given", "expected"), [(4096, 4096), (None, None), (0, None), ("8k", None), (True, None)])
+@pytest.mark.parametrize("media", [f"{DOCKER}model.config.v0.1+json", V2])
+def test_length_that_an_artifact_was_packed_for_is_kept(
+    registry: Program, store: Store, media: str, given: object, expected: int | None
+) -> None:
+    registry.push("ai/sized", [GGUF], config_layer(media, context_size=given))
+    source = source_of(registry.host, "ai/sized")
+    assert pull(store, source).context == expected
+    found = store.find(source)
+    assert found is not None
+    assert found.context == expected
 
 
 @pytest.mark.parametrize(

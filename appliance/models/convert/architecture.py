@@ -54,7 +54,7 @@ class Family:
     names: dict[str, str] = field(default_factory=dict)
 
 
-_FAMILIES = {
+FAMILIES = {
     # Mistral's models are `llama` in a GGUF, too: llama.cpp tells them apart by their numbers alone.
     "llama": Family("LlamaForCausalLM", "llama", permuted=True),
     "qwen2": Family("Qwen2ForCausalLM", "qwen2"),
@@ -72,7 +72,7 @@ _FAMILIES = {
         },
     ),
 }
-DECODERS = tuple(_FAMILIES)
+DECODERS = tuple(FAMILIES)
 """What `general.architecture` of a language model may be."""
 
 _GEMMA3_PATTERN = 6
@@ -104,7 +104,7 @@ class Architecture:
 
     @property
     def family(self) -> Family:
-        return _FAMILIES[self.name]
+        return FAMILIES[self.name]
 
     def float_type(self, _kind: str) -> str:
         """bfloat16: what vLLM's CPU engine computes in, and the range that these models were trained in.
@@ -216,19 +216,25 @@ class Architecture:
 
     def target_name(self, name: str) -> str:
         """`blk.3.attn_q.weight` as `model.layers.3.self_attn.q_proj.weight`."""
-        if name in _OUTER:
-            return _OUTER[name]
-        _, layer, part, kind = name.split(".")
-        return f"model.layers.{layer}.{self.family.names.get(part) or _LAYER[part]}.{kind}"
+        return _OUTER.get(name) or target_name(self.name, name)
+
+
+def target_name(family: str, name: str) -> str:
+    """The name that a layer's tensor has in the checkpoint."""
+    _, layer, part, kind = name.split(".")
+    own = FAMILIES[family].names.get(part) or _LAYER.get(part)
+    if own is None:
+        raise unsupported(f"the tensor `{name[:80]}` is not supported in a GGUF file of architecture `{family}`")
+    return f"model.layers.{layer}.{own}.{kind}"
 
 
 def read_architecture(header: Header, *, rope_scaling: dict[str, Any] | None) -> Architecture:
     """The architecture of a GGUF file, with all its tensors checked against it."""
     name = header.metadata.get("general.architecture")
-    if not isinstance(name, str) or name not in _FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise unsupported(
             f"the architecture `{short(name)}` is not supported for GGUF files",
-            hint=f"supported are {', '.join((*_FAMILIES, *ENCODERS))}; for others use a Hugging Face checkpoint "
+            hint=f"supported are {', '.join((*FAMILIES, *ENCODERS))}; for others use a Hugging Face checkpoint "
             "(`hf:org/name`)",
         )
     numbers = Keys(header.metadata, name)

@@ -18,6 +18,7 @@ from .architecture import ENCODERS, LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS, A
 from .blocks import dequantize
 from .encoder import Encoder, read_encoder
 from .gguf_file import Header, read_header
+from .lora import Heads, adapter_files, is_adapter
 from .pooling import pooling_files
 from .refused import Refused, damaged, unsupported
 from .rope import read_scaling
@@ -31,14 +32,18 @@ _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="convert")
-    parser.add_argument("--to", choices=("hf", "mlx"), required=True)
+    parser.add_argument("--to", choices=("hf", "mlx", "lora"), required=True)
     parser.add_argument("--bits", type=int, choices=(4, 6, 8), help="quantize anew for MLX, whatever the file has")
     parser.add_argument("--template", type=Path, help="a chat template instead of the file's own")
+    parser.add_argument("--heads", type=int, nargs=2, help="a LoRA adapter's base model's, of queries and of keys")
     parser.add_argument("--out", type=Path, required=True, help="an existing, empty directory")
     parser.add_argument("file", type=Path)
     options = parser.parse_args(arguments)
     try:
-        convert(options.file, options.out, options.to, bits=options.bits, template=options.template)
+        if options.to == "lora":
+            convert_adapter(options.file, options.out, Heads(*options.heads))
+        else:
+            convert(options.file, options.out, options.to, bits=options.bits, template=options.template)
     except Refused as refused:
         return _fail(refused)
     except OSError as error:
@@ -70,6 +75,18 @@ def convert(file: Path, out: Path, to: str, *, bits: int | None = None, template
     text = template.read_text() if template else header.metadata.get("tokenizer.chat_template")
     if isinstance(text, str):
         _write_text(out / "chat_template.jinja", text)
+
+
+def convert_adapter(file: Path, out: Path, heads: Heads) -> None:
+    """The same for a LoRA adapter: adapter_model.safetensors and adapter_config.json."""
+    _say("reading header")
+    header = read_header(file)
+    if not is_adapter(header):
+        raise unsupported(f"`{file}` is no LoRA adapter but a model")
+    pieces, config = adapter_files(header, heads)
+    _check_room(pieces, out)
+    _write_weights(pieces, out / "adapter_model.safetensors")
+    _write_text(out / "adapter_config.json", json.dumps(config, indent=1))
 
 
 def _encoder(weights: Weights, bits: int | None) -> list[Piece]:
