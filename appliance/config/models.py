@@ -233,7 +233,8 @@ class Metal(Strict):
     """MLX's device. `METAL_DEVICE` sets it from the environment."""
 
     plugin: Literal["auto", "builtin", "upstream"] = "auto"
-    """Which vLLM plug-in drives MLX: upstream's release, this package's own, or whichever fits the machine."""
+    """Which vLLM plug-in drives MLX. `builtin` is this package's own, and what `auto` takes everywhere. `upstream`, the
+    releases of vllm-metal, is refused for now: no checksum of one could be verified."""
 
 
 class Environment(Strict):

@@ -15,12 +15,21 @@ def broken_rules(appliance: Appliance, backends: Collection[str] | None) -> Iter
     yield from _keys_twice(appliance)
     yield from _names_twice(appliance)
     yield from _unknown_backends(appliance, backends)
+    if appliance.metal.plugin == "upstream":
+        message = "the releases of vllm-metal are on no package index, and no checksum of one could be verified"
+        yield ("metal", "plugin"), message, _UPSTREAM
     if not appliance.models:
         yield (
             ("models",),
             "no model",
             "add one: `models:`, beneath it `smollm2:`, beneath that `source:`; or set MODEL_PATH",
         )
+
+
+_UPSTREAM = (
+    "`builtin` needs none; where upstream's plug-in is installed, name its server under `backends:` with `command: [PYTHON,"
+    " -m, vllm.entrypoints.openai.api_server, --model, '{model}', --host, 127.0.0.1, --port, '{port}']`"
+)
 
 
 def _reachable_without_keys(appliance: Appliance) -> Iterator[Finding]:

@@ -14,9 +14,9 @@ from appliance.doctor.finding import Finding
 from appliance.doctor.scene import Scene
 from appliance.reconcile.resolve import backend_of
 
-OLDEST_MACOS = (15, 0)
-"""vLLM's Metal plug-in and MLX's current wheels are built for it."""
-OLDEST_TOOLS = (16, 0)
+OLDEST_MACOS = (14, 0)
+"""MLX's and torch's wheels are built for it, as the list of the engine environment says."""
+OLDEST_TOOLS = (15, 3)
 """The Xcode tools that come with that macOS."""
 
 
@@ -88,7 +88,7 @@ def judge(machine: Machine, *, metal: bool) -> Iterator[Finding]:
             "machine",
             "problem",
             f"macOS {_words(machine.macos)} is too old",
-            f"MLX and vLLM's Metal plug-in are built for {_words(OLDEST_MACOS)} or newer",
+            f"MLX is built for {_words(OLDEST_MACOS)} or newer",
             "update macOS in System Settings, General, Software Update",
         )
     if metal and machine.tools is None:

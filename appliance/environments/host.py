@@ -15,7 +15,10 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`system` and `machine` are the kernel's words in lower case; `glibc` is () where the C library is another."""
+    """`system` and `machine` are the kernel's words in lower case; `glibc` is () where the C library is another.
+
+    `macos` is () elsewhere. `translated` says that Rosetta runs this Python, which then calls the machine `x86_64`.
+    """
 
     system: str
     machine: str
@@ -23,6 +26,8 @@ class Host:
     glibc: tuple[int, ...]
     python: str
     nvidia: bool
+    macos: tuple[int, ...] = ()
+    translated: bool = False
 
     @property
     def platform(self) -> str:
@@ -38,6 +43,8 @@ class Host:
             glibc=tuple(int(part) for part in version.split(".")) if library == "glibc" else (),
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             nvidia=_nvidia_driver_answers(),
+            macos=tuple(int(part) for part in platform.mac_ver()[0].split(".") if part),
+            translated=sys.platform == "darwin" and _answers("sysctl", "-n", "sysctl.proc_translated") == "1",
         )
 
 
@@ -48,7 +55,13 @@ def _nvidia_driver_answers() -> bool:
     tool = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path="/usr/lib/wsl/lib")
     if tool is None:
         return False
+    return _answers(tool, "-L") is not None
+
+
+def _answers(*argv: str) -> str | None:
+    """What it prints; None where it is not there, hangs or fails."""
     try:
-        return subprocess.run([tool, "-L"], check=False, capture_output=True, timeout=10).returncode == 0
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return False
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

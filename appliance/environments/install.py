@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from appliance.environments import pip
+from appliance.environments import pip, source
 from appliance.environments.command import install_environ, run
 from appliance.environments.examine import Preflight, differences, examine
 from appliance.environments.installed import InstalledEnvironment, size_of, write_marker
@@ -80,14 +80,29 @@ class Installation:
     async def _install_list(self) -> None:
         pip.forget_half_installed(self.site_packages)
         requirements = self.path / "requirements.txt"
-        write_atomic(requirements, self.pinned.text.encode())
+        write_atomic(requirements, self.pinned.wheels.encode())
         with self._scratch():
             await self._pip(pip.install_argv(self.python, requirements), pip.InstallOutput(self._step))
             if self.pinned.completes:
                 self._step(f"completing {self.pinned.completes}")
                 extra = pip.InstallOutput(lambda text, _: self._step(text) if text.startswith("downloading") else None)
                 await self._pip(pip.complete_argv(self.python, requirements, self.pinned), extra)
+            if self.pinned.builds and not any(self.site_packages.glob(f"{self.pinned.builds}-*.dist-info")):
+                await self._build()
         await self._check_fit()
+
+    async def _build(self) -> None:
+        """What no index has a build of for this machine, from its source distribution."""
+        scratch = self.path / _SCRATCH
+        requirement = scratch / "source.txt"
+        write_atomic(requirement, self.pinned.source.encode())
+        self._step(f"fetching {self.pinned.builds} as source")
+        quiet = pip.InstallOutput(lambda *_: None)
+        variables = source.variables(self.pinned.pins[self.pinned.builds])
+        await self._pip(source.fetch_argv(self.python, requirement, scratch), quiet, **variables)
+        tree = await asyncio.to_thread(source.unpack, scratch, self.pinned.builds)
+        self._step(f"building {self.pinned.builds} without kernels")
+        await self._pip(source.install_argv(self.python, tree), quiet, **variables)
 
     async def _check_fit(self) -> None:
         lines: list[str] = []
@@ -99,10 +114,11 @@ class Installation:
                 hint=f"`appliance env remove {self.spec.name}` and install again; the whole log is `{self.log.name}`",
             )
 
-    async def _pip(self, argv: Sequence[str | Path], output: pip.InstallOutput) -> None:
+    async def _pip(self, argv: Sequence[str | Path], output: pip.InstallOutput, **variables: str) -> None:
         counter = asyncio.create_task(self._count(output))
+        environ = {**self._command_environ(), **variables}
         try:
-            command = run(argv, environ=self._command_environ(), log=self.log, line=output.line, lock=self.lock)
+            command = run(argv, environ=environ, log=self.log, line=output.line, lock=self.lock)
             if await command:
                 raise pip.failure(self.subject, output.reasons, Path(self.log.name))
         finally:

@@ -15,25 +15,25 @@ _DOWNLOADING = re.compile(r"\s+Downloading (\S+) \((.+)\)$")
 _MISSING = re.compile(r"(\S+) (\S+) requires (\S+), which is not installed\.")
 _UNFIT = re.compile(r"(\S+) (\S+) has requirement (\S+), but you have (\S+) (\S+)\.")
 _MOST_REASONS = 5
-_QUIET = ("--no-input", "--disable-pip-version-check")
+QUIET = ("--no-input", "--disable-pip-version-check")
 
 
 def install_argv(python: Path, requirements: Path) -> tuple[str | Path, ...]:
     """`-I` keeps PYTHONPATH and the user's site out and leaves PIP_* and pip.conf alone. Bytecode is compiled even
     where PIP_NO_COMPILE or PYTHONDONTWRITEBYTECODE is set: without it every engine start costs a half more."""
     options = ("--no-deps", "--compile", "--progress-bar=off", "--no-warn-script-location", "--no-user")
-    return (python, "-I", "-u", "-m", "pip", "install", *_QUIET, *options, "--requirement", requirements)
+    return (python, "-I", "-u", "-m", "pip", "install", *QUIET, *options, "--requirement", requirements)
 
 
 def complete_argv(python: Path, requirements: Path, pinned: RequirementList) -> tuple[str | Path, ...]:
     """A no-op where the build that the list is for was installed; otherwise that build's own dependencies."""
     name = f"{pinned.completes}=={pinned.pins[pinned.completes]}"
     options = ("--compile", "--progress-bar=off", "--no-warn-script-location", "--no-user")
-    return (python, "-I", "-u", "-m", "pip", "install", *_QUIET, *options, "--constraint", requirements, name)
+    return (python, "-I", "-u", "-m", "pip", "install", *QUIET, *options, "--constraint", requirements, name)
 
 
 def check_argv(python: Path) -> tuple[str | Path, ...]:
-    return (python, "-I", "-u", "-m", "pip", "check", *_QUIET)
+    return (python, "-I", "-u", "-m", "pip", "check", *QUIET)
 
 
 class InstallOutput:

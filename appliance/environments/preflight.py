@@ -12,6 +12,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import sys
 from pathlib import Path
@@ -52,6 +53,9 @@ def examine(expected: str) -> dict[str, Any]:
     if sys.version_info < OLDEST_PYTHON:
         problems.append(f"Python {result['python']} is too old for this vLLM: 3.11 is the oldest it runs on")
         return result
+    if problem := machine_problem(sys.platform, platform.machine()):
+        problems.append(problem)
+        return result
     if target := os.environ.get("VLLM_TARGET_DEVICE"):
         problems.append(
             f"VLLM_TARGET_DEVICE is set to `{target}`: it is for building vLLM, and at run time it makes vLLM skip its"
@@ -65,6 +69,13 @@ def examine(expected: str) -> dict[str, Any]:
     problems.extend(platform_problems(result, expected))
     del result["classes"]
     return result
+
+
+def machine_problem(system: str, machine: str) -> str | None:
+    """Of Python's own words for both. A Python that Rosetta translates calls the machine `x86_64`."""
+    if system == "darwin" and machine != "arm64":
+        return f"this Python is built for {machine}: under Rosetta no process reaches Metal; take one built for arm64"
+    return None
 
 
 def installed_versions() -> dict[str, str]:
@@ -119,14 +130,14 @@ def import_problem(error: BaseException) -> str:
 
 
 def platform_problems(result: dict[str, Any], expected: str) -> list[str]:
-    platform = result["platform"]
-    if platform == "UnspecifiedPlatform":
+    selected = result["platform"]
+    if selected == "UnspecifiedPlatform":
         return [
             f"vLLM {result['vllm']} selects no platform on this machine; a CUDA build needs an NVIDIA driver that"
             " answers, and a build for CPUs has `+cpu` in its version"
         ]
     if expected and expected not in result["classes"]:
-        return [f"vLLM selects `{platform}` here, and `{expected}` is expected"]
+        return [f"vLLM selects `{selected}` here, and `{expected}` is expected"]
     return []
 
 

@@ -73,6 +73,11 @@ def _name(requirements: RequirementList, host: Host) -> str:
 
 
 def _find_list(name: str, host: Host, lists: Mapping[str, RequirementList]) -> RequirementList:
+    if host.translated:
+        raise ProvisionError(
+            f"this Python is built for {host.machine} and runs under Rosetta, where no process reaches Metal",
+            hint="install an arm64 Python (`arch -arm64 brew install python@3.12`) and the appliance under it",
+        )
     if host.bits != 64:
         raise ProvisionError(
             f"this Python is a {host.bits}-bit one and vLLM has 64-bit builds only",
@@ -81,8 +86,10 @@ def _find_list(name: str, host: Host, lists: Mapping[str, RequirementList]) -> R
     if found := lists.get(name):
         return found
     known = ", ".join(f"`{each}`" for each in sorted(lists))
-    if host.system == "macos":
-        hint = "provisioning vLLM with the Metal plug-in is to come; until then install it and set `environment.python`"
+    if host.system == "macos" and host.machine == "aarch64":
+        hint = "`backend: vllm-metal` is what runs vLLM on this machine"
+    elif host.system == "macos":
+        hint = "MLX has no build for Intel processors: name another server under `backends:`, llama.cpp's for one"
     else:
         hint = "set `environment.python` to an interpreter that has vLLM"
     raise ProvisionError(f"there is no pinned list `{name}` for this machine (there are {known})", hint=hint)
@@ -90,14 +97,24 @@ def _find_list(name: str, host: Host, lists: Mapping[str, RequirementList]) -> R
 
 def _check_host(requirements: RequirementList, host: Host) -> None:
     if host.system == "linux" and requirements.glibc > host.glibc:
-        wanted = ".".join(map(str, requirements.glibc))
-        got = f"glibc {'.'.join(map(str, host.glibc))}" if host.glibc else "another C library (musl?)"
+        wanted = _words(requirements.glibc)
+        got = f"glibc {_words(host.glibc)}" if host.glibc else "another C library (musl?)"
         raise ProvisionError(
             f"`{requirements.name}` needs glibc {wanted} or newer, and this machine has {got}",
             hint="vLLM's builds are for glibc: use a distribution from 2020 or later, not Alpine",
+        )
+    if host.system == "macos" and host.macos < requirements.macos:
+        raise ProvisionError(
+            f"`{requirements.name}` needs macOS {_words(requirements.macos)} or newer, which MLX is built for, and this"
+            f" machine has {_words(host.macos) or 'one that does not tell its version'}",
+            hint="update macOS in System Settings, General, Software Update",
         )
     if requirements.pythons and host.python not in requirements.pythons:
         raise ProvisionError(
             f"`{requirements.name}` is pinned for Python {', '.join(requirements.pythons)}, and this is {host.python}",
             hint="run the appliance under one of these, or set `environment.python`",
         )
+
+
+def _words(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

@@ -22,6 +22,7 @@ from appliance.doctor.machine import Machine
 from appliance.doctor.memory import Memory
 from appliance.doctor.scene import Scene
 from appliance.environments.installed import InstalledEnvironment, write_marker
+from appliance.environments.requirements import shipped_lists
 from appliance.reconcile.control import choose_environments
 from tests.doctor.conftest import with_file
 
@@ -67,6 +68,10 @@ def test_a_mac_that_cannot_serve_is_told_what_to_do(seen: Machine, says: str, do
 def test_a_sound_mac_and_this_machine_have_none() -> None:
     assert [*machine.judge(MAC, metal=True)] == []
     assert [*machine.judge(machine.probe(), metal=False)] == []
+
+
+def test_oldest_macos_is_that_of_the_engine_environment() -> None:
+    assert shipped_lists()["vllm-metal-macos-aarch64"].macos == machine.OLDEST_MACOS
 
 
 def test_a_mac_without_metal_in_its_file_may_be_old() -> None:

@@ -61,12 +61,15 @@ def test_platform_without_a_list_is_named_beside_the_lists_there_are(host: Host,
     assert caught.value.hint
 
 
-def test_macos_is_told_what_will_come_and_what_to_do_now() -> None:
+MAC = Host(
+    system="macos", machine="aarch64", bits=64, glibc=(), python="3.12", nvidia=False, macos=(15, 4), translated=False
+)
+
+
+def test_vllm_without_the_plug_in_is_told_what_runs_on_a_mac() -> None:
     with pytest.raises(ProvisionError) as caught:
-        chosen(replace(LINUX, system="macos", machine="aarch64", glibc=()))
-    assert caught.value.hint is not None
-    assert "Metal" in caught.value.hint
-    assert "environment.python" in caught.value.hint
+        chosen(MAC)
+    assert "`backend: vllm-metal`" in str(caught.value.hint)
 
 
 def test_given_interpreter_needs_no_list_and_is_its_own_identity() -> None:
@@ -102,3 +105,32 @@ def test_given_interpreter_gets_the_plug_in_too() -> None:
 def test_older_glibc_than_mlx_is_built_for_is_refused() -> None:
     with pytest.raises(ProvisionError, match=r"glibc 2\.35 or newer"):
         metal(replace(LINUX, glibc=(2, 31)))
+
+
+def test_mac_gets_its_own_list() -> None:
+    spec = metal(MAC)
+    assert spec.name.startswith("vllm-metal-macos-aarch64-py312-")
+    assert spec.expected_platform == "appliance_metal.platform.MetalPlatform"
+
+
+@pytest.mark.parametrize(
+    ("host", "says", "hint"),
+    [
+        (replace(MAC, machine="x86_64", translated=True), "runs under Rosetta", "arm64 Python"),
+        (replace(MAC, macos=(13, 6)), "macOS 14.0 or newer, which MLX is built for, and this machine has 13.6", "update"),
+        (replace(MAC, macos=()), "does not tell its version", "update"),
+        (replace(MAC, machine="x86_64"), "vllm-metal-macos-x86_64", "Intel"),
+        (replace(MAC, python="3.15"), "3.15", "environment.python"),
+    ],
+)
+def test_mac_that_cannot_run_it_is_told_why(host: Host, says: str, hint: str) -> None:
+    with pytest.raises(ProvisionError) as caught:
+        metal(host)
+    assert says in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+def test_translated_python_is_told_so_whatever_the_backend() -> None:
+    """`auto` takes it for an Intel Mac, which has vLLM's own backend."""
+    with pytest.raises(ProvisionError, match="runs under Rosetta"):
+        chosen(replace(MAC, machine="x86_64", translated=True))

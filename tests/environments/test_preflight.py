@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from appliance.environments import examine
+from appliance.environments.preflight import machine_problem
 from tests.environments.wheelhouse import fake_vllm
 
 SCRIPT = Path(examine.__file__).with_name("preflight.py")
@@ -100,3 +101,14 @@ def test_python_that_is_too_old_is_said(tmp_path: Path) -> None:
     status, result = preflight(tmp_path, good(), python=old)
     assert status == 1
     assert "too old" in result["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "wrong"), [("darwin", "arm64", False), ("darwin", "x86_64", True), ("linux", "x86_64", False)]
+)
+def test_interpreter_that_rosetta_translates_is_no_environment_for_metal(
+    system: str, machine: str, wrong: bool
+) -> None:
+    problem = machine_problem(system, machine)
+    assert bool(problem) == wrong
+    assert not wrong or "Rosetta" in str(problem)
