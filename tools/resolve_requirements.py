@@ -277,7 +277,11 @@ def _header(entry: List, date: dt.date) -> list[str]:
         *([f"builds: {entry.builds.partition('==')[0]}"] if entry.builds else []),
         f"resolved: {date}",
         f"with: {_environ(entry)}uv {' '.join(_options(entry, _PYTHONS[0]))}",
-        *([f"  where `in` holds the pins of {entry.follows} without {', '.join(entry.leaves)}"] if entry.follows else []),
+        *(
+            [f"  where `in` holds the pins of {entry.follows} without {', '.join(entry.leaves)}"]
+            if entry.follows
+            else []
+        ),
         *_where("in", entry.wants),
         *_where("constraint", entry.constraints),
         *_where("override", entry.overrides),

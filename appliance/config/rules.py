@@ -27,8 +27,8 @@ def broken_rules(appliance: Appliance, backends: Collection[str] | None) -> Iter
 
 
 _UPSTREAM = (
-    "`builtin` needs none; where upstream's plug-in is installed, name its server under `backends:` with `command: [PYTHON,"
-    " -m, vllm.entrypoints.openai.api_server, --model, '{model}', --host, 127.0.0.1, --port, '{port}']`"
+    "`builtin` needs none; where upstream's plug-in is installed, name its server under `backends:` with `command:"
+    " [PYTHON, -m, vllm.entrypoints.openai.api_server, --model, '{model}', --host, 127.0.0.1, --port, '{port}']`"
 )
 
 

@@ -117,7 +117,11 @@ def test_mac_gets_its_own_list() -> None:
     ("host", "says", "hint"),
     [
         (replace(MAC, machine="x86_64", translated=True), "runs under Rosetta", "arm64 Python"),
-        (replace(MAC, macos=(13, 6)), "macOS 14.0 or newer, which MLX is built for, and this machine has 13.6", "update"),
+        (
+            replace(MAC, macos=(13, 6)),
+            "macOS 14.0 or newer, which MLX is built for, and this machine has 13.6",
+            "update",
+        ),
         (replace(MAC, macos=()), "does not tell its version", "update"),
         (replace(MAC, machine="x86_64"), "vllm-metal-macos-x86_64", "Intel"),
         (replace(MAC, python="3.15"), "3.15", "environment.python"),

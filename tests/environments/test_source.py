@@ -78,9 +78,7 @@ def environments_of(tmp_path: Path, digest: str) -> Environments:
     wheels = tmp_path / "wheels"
     write_wheel(wheels, "torch", "2.13.0", {"torch/__init__.py": '__version__ = "2.13.0"\n'})
     torch = hashlib.sha256((wheels / "torch-2.13.0-py3-none-any.whl").read_bytes()).hexdigest()
-    pins = (
-        f"# builds: vllm\ntorch==2.13.0 \\\n    --hash=sha256:{torch}\nvllm==0.32.0 \\\n    --hash=sha256:{digest}\n"
-    )
+    pins = f"# builds: vllm\ntorch==2.13.0 \\\n    --hash=sha256:{torch}\nvllm==0.32.0 \\\n    --hash=sha256:{digest}\n"
     environ = pip_environ(wheels)
     return Environments(tmp_path / "environments", environ=environ, lists={LIST_NAME: parse_list(LIST_NAME, pins)})
 
@@ -105,7 +103,7 @@ def test_source_is_built_after_the_wheels_and_compiles_nothing_on_a_mac(tmp_path
 def test_source_with_another_hash_is_not_built(tmp_path: Path, wheels: Path) -> None:
     write_source(wheels)
     environments = environments_of(tmp_path, "0" * 64)
-    with pytest.raises(ProvisionError, match="(?s)pip failed.*(hash|HASH)"):
+    with pytest.raises(ProvisionError, match=r"(?s)pip failed.*(hash|HASH)"):
         asyncio.run(environments.ensure(environments.choose("vllm", CPU), silent))
 
 
@@ -123,7 +121,17 @@ def test_vllms_own_source_is_built_and_needs_nothing_but_the_macos_list(metal_py
     """The build for macOS, on Linux, where the same condition is asked and not met."""
     listed = shipped_lists()["vllm-metal-macos-aarch64"]
     pins = [f"{name}=={listed.pins[name]}" for name in BUILD]
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path / "build", *pins]
+    install: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        tmp_path / "build",
+        *pins,
+    ]
     subprocess.run(install, check=True, capture_output=True)
     (tmp_path / "source.txt").write_text(listed.source)
     # torch of the environment, and what builds beside it: `-I` would leave both out.
@@ -137,7 +145,9 @@ def test_vllms_own_source_is_built_and_needs_nothing_but_the_macos_list(metal_py
     pip(source.fetch_argv(metal_python, tmp_path / "source.txt", tmp_path))
     tree = source.unpack(tmp_path, "vllm")
     wheel_argv = source.install_argv(metal_python, tree)
-    pip((*wheel_argv[: wheel_argv.index("install")], "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, tree))
+    pip(
+        (*wheel_argv[: wheel_argv.index("install")], "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, tree)
+    )
     (wheel,) = tmp_path.glob("vllm-0.32.0-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
