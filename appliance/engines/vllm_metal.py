@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import appliance
-from appliance.engines import parsers, vllm_arguments
+from appliance.engines import parsers, vllm_arguments, vllm_server
 from appliance.engines.diagnosis import diagnose
 from appliance.engines.driver import ArgumentProblem, Choice, Format, Launch, Shape, Template
-from appliance.engines.vllm import MEDIA, NO_MEDIA
 from appliance.plan.desired import EngineSpec
 
 PLATFORM = "appliance_metal.platform.MetalPlatform"
@@ -93,34 +92,12 @@ class VLLMMetal:
         return parsers.choose(template, spec.arguments)
 
     def argv(self, spec: EngineSpec, launch: Launch) -> tuple[str, ...]:
-        chosen = {choice.argument: choice.value for choice in launch.chosen}
-        arguments = {**_DEFAULTS, **chosen, **spec.arguments}
-        media = arguments.pop(MEDIA, NO_MEDIA)
-        return (
-            str(launch.python),
-            "-m",
-            "appliance_metal.serve",
-            f"--model={launch.model}",
-            f"--uds={launch.socket}",
-            "--served-model-name",
-            spec.model,
-            *vllm_arguments.flags(MEDIA, media),
-            "--disable-uvicorn-access-log",
-            "--disable-fastapi-docs",
-            *(word for name, value in sorted(arguments.items()) for word in vllm_arguments.flags(name, value)),
-        )
+        return vllm_server.command("appliance_metal.serve", spec, launch, _defaults(spec, launch))
 
     def env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:
         return {
+            **vllm_server.environ(spec, launch),
             **plugin_environ(),
-            "VLLM_API_KEY": launch.key,
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host could send the engine anywhere
-            "PYTHONSAFEPATH": "1",  # `-m` puts the working directory first on the path
-            # Adapters come and go without a restart. The routes are on this engine's own socket; the gateway has none.
-            **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if spec.arguments.get("enable_lora") else {}),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core stays a process of its own, with the worker in it
             REPORT: str(launch.device),
         }
@@ -129,7 +106,8 @@ class VLLMMetal:
         cache = {**_DEFAULTS, **spec.arguments}["kv_cache_memory_bytes"]
         if cache is None:
             return None  # a share of the device, which the engine alone knows
-        return self._weights(spec, shape) + vllm_arguments.count(cache) + _PROCESSES
+        kept = vllm_arguments.count(cache) if shape.cache != () else 0
+        return self._weights(spec, shape) + kept + _PROCESSES
 
     def fitting(self, spec: EngineSpec, launch: Launch, shape: Shape, available: int) -> Mapping[str, Any] | None:  # noqa: ARG002 - the Protocol's
         if not shape.cache_per_token:
@@ -157,3 +135,10 @@ class VLLMMetal:
 
     def _wide(self, spec: EngineSpec) -> bool:
         return self.widens and spec.arguments.get("dtype") not in ("bfloat16", "float16", "half")
+
+
+def _defaults(spec: EngineSpec, launch: Launch) -> Mapping[str, Any]:
+    if vllm_server.given(spec, launch, {}).get("runner") != "pooling":
+        return _DEFAULTS
+    # An encoder reads a text at once: vLLM's own default is as long as the longest.
+    return {name: value for name, value in _DEFAULTS.items() if name != "max_num_batched_tokens"}

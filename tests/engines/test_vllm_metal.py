@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from appliance.engines.driver import Launch, LayerCache, Shape
+from appliance.engines import vllm_arguments
+from appliance.engines.driver import Choice, Launch, LayerCache, Shape
 from appliance.engines.vllm_metal import SITE, VLLMMetal
 from appliance.plan.desired import EngineSpec
 
@@ -111,3 +113,34 @@ def test_fitting_context_is_counted_at_the_width_of_the_cache() -> None:
         "kv_cache_memory_bytes": GIB,
     }
     assert ON_CPU.fitting(spec(), LAUNCH, replace(shape, weights=2 * GIB, floats=GIB), available) is None
+
+
+@pytest.mark.parametrize("name", sorted({*vllm_arguments.arguments(), *vllm_arguments.OWNED}))
+def test_every_argument_reaches_vllm_or_is_refused(name: str) -> None:
+    """Some servers drop a few of them without a word."""
+    argument = vllm_arguments.arguments().get(name, {"type": "str"})
+    value = sample(argument)
+    problems = list(ON_CPU.check({name: value}))
+    if problems:
+        assert [problem.key for problem in problems] == [name]
+        assert problems[0].hint
+    else:
+        without, command = ON_CPU.argv(spec(), LAUNCH), ON_CPU.argv(spec(**{name: value}), LAUNCH)
+        flags = {argument["flag"], argument.get("negative")}
+        assert any(word.partition("=")[0] in flags for word in set(command) - set(without)), command
+
+
+def sample(argument: Mapping[str, Any]) -> Any:
+    """A value that the argument takes."""
+    if argument.get("choices"):
+        return [argument["choices"][0]] if argument["type"] == "list" else argument["choices"][0]
+    values = {"bool": argument.get("default") is not True, "int": 3, "float": 0.5, "str": "text", "json": {"a": 1}}
+    return [values[argument["items"]]] if argument["type"] == "list" else values[argument["type"]]
+
+
+def test_encoder_reads_a_text_at_once_and_keeps_nothing_of_it() -> None:
+    launch = replace(LAUNCH, chosen=(Choice("runner", "pooling", "an encoder"),))
+    assert not [word for word in ON_CPU.argv(spec(), launch) if word.startswith("--max-num-batched-tokens")]
+    keeps = ON_CPU.memory(spec(), launch, Shape(weights=0, cache=(LayerCache(1, 512),)))
+    assert keeps is not None
+    assert ON_CPU.memory(spec(), launch, Shape(weights=0, cache=())) == keeps - GIB
