@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.exceptions import VLLMValidationError
 
+from .encoder import KINDS
+
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
@@ -46,7 +48,7 @@ _UNSUPPORTED = {
 
 def _config_problems(config: VllmConfig) -> Iterator[str]:
     yield from _parallel_problems(config.parallel_config)
-    yield from _model_problems(config.model_config)
+    yield from _model_problems(config.model_config, lora=config.lora_config is not None)
     if config.speculative_config is not None:
         yield "`speculative_config`"
     if config.kv_transfer_config is not None:
@@ -65,7 +67,7 @@ def _parallel_problems(parallel: Any) -> Iterator[str]:
         yield "`enable_expert_parallel` and `enable_eplb`: there is one device"
 
 
-def _model_problems(model: Any) -> Iterator[str]:
+def _model_problems(model: Any, *, lora: bool) -> Iterator[str]:
     if model.quantization is not None:
         yield f"`quantization` of `{model.quantization}`: MLX's own formats and plain safetensors are what it loads"
     if model.enable_prompt_embeds:
@@ -76,6 +78,21 @@ def _model_problems(model: Any) -> Iterator[str]:
         yield "encoder-decoder models"
     if model.runner_type == "pooling" and model.convert_type not in ("embed", "none"):
         yield f"pooling models other than embedding ones (`{model.convert_type}`)"
+    yield from _encoder_problems(model, lora=lora)
+
+
+def _encoder_problems(model: Any, *, lora: bool) -> Iterator[str]:
+    kind = model.hf_config.model_type
+    if kind not in KINDS:
+        if model.runner_type == "pooling" and model.attn_type == "encoder_only":
+            yield f"attention in both directions with `{kind}`: mlx-lm's definition of it is causal"
+        return
+    if model.runner_type != "pooling":
+        yield f"generating with `{kind}`, which is an encoder: set `runner` to `pooling`"
+    if any(name.endswith("ForSequenceClassification") for name in model.architectures):
+        yield "encoders that score: embeddings are what comes of one"
+    if lora:
+        yield f"LoRA adapters of `{kind}`"
 
 
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "decode_context_parallel_size")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from .device import mlx
-from .model import Model
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,15 @@ class Adapter:
 class Adapters:
     """Of one model. A linear layer that some adapter changes is wrapped, the first time one does."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, module: Any) -> None:
+        self._module = module
         self._adapters: dict[int, Adapter] = {}
         self._wrapped: dict[str, Any] = {}
         self._rows = _Rows()
 
-    def attach(self, model: Model) -> None:
+    def attach(self, module: Any) -> None:
         """The same adapters on weights that were read again."""
-        self._model, self._wrapped = model, {}
+        self._module, self._wrapped = module, {}
         for number, adapter in self._adapters.items():
             self._apply(number, adapter)
 
@@ -38,7 +37,7 @@ class Adapters:
         if request.lora_int_id in self._adapters:
             return False
         adapter = Adapter(request.lora_path, read(Path(request.lora_path)))
-        unknown = sorted(set(adapter.weights) - {name for name, _ in self._model.module.named_modules()})
+        unknown = sorted(set(adapter.weights) - {name for name, _ in self._module.named_modules()})
         if unknown:
             raise ValueError(f"LoRA adapter `{request.lora_name}`: the model has no module `{unknown[0]}`")
         self._apply(request.lora_int_id, adapter)
@@ -64,7 +63,7 @@ class Adapters:
     def _apply(self, number: int, adapter: Adapter) -> None:
         for name, weights in adapter.weights.items():
             if name not in self._wrapped:
-                self._wrapped[name] = _wrap(self._model.module, name, self._rows)
+                self._wrapped[name] = _wrap(self._module, name, self._rows)
             self._wrapped[name].learn(number, *weights)
 
 

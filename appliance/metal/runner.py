@@ -12,6 +12,7 @@ from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, LogprobsTensors, ModelRun
 
 from .batch import Batch, Entry
 from .device import mlx
+from .encoder import Encoder
 from .lora import Adapters
 from .model import Model
 from .output import StepOutput
@@ -24,12 +25,12 @@ from .sampling import mask_by_grammar, sample, served_here
 class MetalModelRunner:
     """`execute_model` builds the forward pass, `sample_tokens` what follows it; MLX computes once both are known."""
 
-    def __init__(self, config: VllmConfig, model: Model) -> None:
+    def __init__(self, config: VllmConfig, model: Model | Encoder) -> None:
         self.mlx_model = model
         self.requests = Requests()
-        self.adapters = Adapters(model)
+        self.adapters = Adapters(model.module)
         self._block_size = config.cache_config.block_size
-        self._pooler = Pooler(config) if config.model_config.runner_type == "pooling" else None
+        self._pooler = Pooler.of(config) if config.model_config.runner_type == "pooling" else None
         self._reference = ReferenceSampler(config) if self._pooler is None else None
         self._waiting: tuple[Batch, Any] | None = None
         self._last: StepOutput | None = None
@@ -41,7 +42,11 @@ class MetalModelRunner:
             return EMPTY_MODEL_RUNNER_OUTPUT
         self._copy_blocks(scheduled)
         batch = Batch.of(scheduled.num_scheduled_tokens, self.requests)
-        tokens, step = self._tokens(batch), batch.step(self._block_size, rounded=self.mlx_model.compiled)
+        tokens = self._tokens(batch)
+        if isinstance(self.mlx_model, Encoder):
+            assert self._pooler is not None  # noqa: S101 - checked when it was loaded
+            return self._pooler(batch, self.mlx_model.hidden(tokens, [entry.count for entry in batch.entries]))
+        step = batch.step(self._block_size, rounded=self.mlx_model.compiled)
         adapted = self.adapters.use(batch.adapters)
         if self._pooler is not None:
             hidden = self.mlx_model.hidden(tokens, step)
@@ -76,9 +81,9 @@ class MetalModelRunner:
         self.mlx_model.drop()
         self._last = None
 
-    def wake(self, model: Model) -> None:
+    def wake(self, model: Model | Encoder) -> None:
         self.mlx_model = model
-        self.adapters.attach(model)
+        self.adapters.attach(model.module)
 
     def pools(self) -> list[Any]:
         return [array for cache in self.mlx_model.caches for array in cache.arrays]

@@ -13,6 +13,7 @@ from vllm.v1.worker.worker_base import CompilationTimes, WorkerBase
 
 from . import device
 from .device import logger, mlx
+from .encoder import Encoder, is_encoder, load_encoder
 from .model import Model, load
 from .runner import MetalModelRunner
 
@@ -66,7 +67,7 @@ class MetalWorker(WorkerBase):
         return share - self.model_runner.mlx_model.bytes
 
     def initialize_from_config(self, kv_cache_config: KVCacheConfig) -> None:
-        if len(kv_cache_config.kv_cache_groups) != 1:
+        if len(kv_cache_config.kv_cache_groups) > 1:
             raise ValueError("layers whose blocks differ in size are not supported")
         self._blocks = kv_cache_config.num_blocks
         self._allocate()
@@ -115,8 +116,14 @@ class MetalWorker(WorkerBase):
     def list_loras(self) -> set[int]:
         return self.model_runner.adapters.numbers()
 
-    def _load(self) -> Model:
-        return load(Path(self.model_config.model), self._dtype)
+    def _load(self) -> Model | Encoder:
+        path = Path(self.model_config.model)
+        if not is_encoder(path):
+            return load(path, self._dtype)
+        encoder = load_encoder(path, self._dtype)
+        if self.model_config.max_model_len > encoder.longest:
+            raise ValueError(f"`{encoder.kind}` has {encoder.longest} positions: set `max_model_len` to at most that")
+        return encoder
 
     def _allocate(self) -> None:
         self.model_runner.allocate(self._blocks, self._dtype)
