@@ -77,7 +77,7 @@ def test_macos_list_has_what_ci_runs_on_linux_and_a_hash_for_every_file() -> Non
     linux, macos = (shipped_lists()[f"vllm-metal-{platform}"] for platform in ("linux-x86_64", "macos-aarch64"))
     common = linux.pins.keys() & macos.pins.keys()
     assert [name for name in common if linux.pins[name] != macos.pins[name]] == []
-    assert set(_METAL_MACOS.leaves) == linux.pins.keys() - common
+    assert linux.pins.keys() - common == {*_METAL_MACOS.leaves}
     assert {"vllm", "torch", "mlx", "mlx-metal", "mlx-lm"} <= macos.pins.keys()
     assert (macos.macos, macos.glibc, macos.pythons) == ((14, 0), (), linux.pythons)
     pins = [*macos.wheels.splitlines(), *macos.source.splitlines()]
