@@ -127,8 +127,9 @@ def _choose(where: str, siblings: Sequence[Any], wanted: str | None) -> list[Rem
     """Files by suffix: no code, no pickles, no second copy of the weights.
 
     (1) Without a wish those of the top directory, (2) with a directory's name those of that, (3) with globs what they
-    match, (4) with a word the one GGUF whose name has it.
+    match, code where one of them ends in `.py`, (4) with a word the one GGUF whose name has it.
     """
+    suffixes: tuple[str, ...] = (*_KEPT, ".gguf")
     paths = {each.rfilename: each for each in siblings if _sound(each.rfilename)}
     if wanted is None:  # (1)
         chosen, base = _beneath(paths, ""), ""
@@ -137,6 +138,7 @@ def _choose(where: str, siblings: Sequence[Any], wanted: str | None) -> list[Rem
         chosen = _beneath(paths, base)
     else:
         globs = wanted.split(",")
+        suffixes += (".py",) if any(glob.endswith(".py") for glob in globs) else ()
         chosen = [path for path in paths if any(_matches(path, glob) for glob in globs)]  # (3)
         chosen = chosen or [path for path in paths if path.endswith(".gguf") and _has_word(path, wanted)]  # (4)
         if not chosen:
@@ -144,7 +146,7 @@ def _choose(where: str, siblings: Sequence[Any], wanted: str | None) -> list[Rem
         weights = [path for path in chosen if path.endswith((".safetensors", ".gguf"))]
         base = next(iter(sorted({path[: path.rfind("/") + 1] for path in weights}, key=len)), "")
         chosen = [path for path in chosen if path.startswith(base)]
-    kept = _one_model(where, [path for path in chosen if path.endswith((*_KEPT, ".gguf"))], wanted)
+    kept = _one_model(where, [path for path in chosen if path.endswith(suffixes)], wanted)
     if kept:
         return [_remote(paths[path], path.removeprefix(base)) for path in kept]
     if any(each.rfilename.endswith((".bin", ".pt", ".pth", ".ckpt")) for each in siblings):

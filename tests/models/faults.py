@@ -3,6 +3,7 @@
 `faults.py MODE WORK` prints one JSON object: how many changes there were, and what was found wrong afterwards. MODE is
 `full` (the change fails as on a full disk) or `kill` (SIGKILL instead of it). An audit hook sees the changes: the
 interpreter tells it of every file that is opened to be written, and of every rename, link, removal and directory.
+With `short` no file may be longer than N steps of a few bytes, so that every write in turn ends in its middle.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -31,6 +33,8 @@ from tests.models.registry_program import digest as digest_of
 
 PACKAGE = PackageSource("tiny-weights", "1.0")
 IMAGE = RegistrySource("docker.io", "ai/tiny", "latest")
+STEP = 16
+"""Bytes by which each file may be longer than at the attempt before."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _CHANGES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate")
 
@@ -140,8 +144,24 @@ def _litter(work: Path) -> str | None:
     return None
 
 
+def limited(pull: Callable[[Path], None], work: Path, size: int) -> bool:
+    """Pull where no file may have more than `size` bytes: a write beyond it ends in the middle. Whether one did."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        pull(work)
+    except TransferFailed:
+        return True
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return False
+
+
 def attempt(pull: Callable[[Path], None], work: Path, fault: Fault, at: int, mode: str) -> bool:
     """Pull with a fault at the `at`-th change; whether it struck."""
+    if mode == "short":
+        return limited(pull, work, (at - 1) * STEP)
     if mode == "full":
         fault.arm(work / "models", at)
         try:

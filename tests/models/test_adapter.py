@@ -112,6 +112,7 @@ def test_adapter_that_does_not_add_up_is_refused(tmp_path: Path) -> None:
         (Gguf(whole.metadata, {}), "without tensors"),
         (whole.with_metadata(adapter__type="other"), "type"),
         (whole.with_metadata(general__architecture="bert"), "architecture"),
+        (whole.with_metadata(general__architecture=None), "architecture"),
         (whole.with_metadata(adapter__lora__alpha=None), "alpha"),
         (tiny(), "no LoRA adapter"),
     ]

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("mode", ["full", "kill"])
+@pytest.mark.parametrize("mode", ["full", "kill", "short"])
 def test_pull_survives_a_fault_at_any_change_to_the_disk(tmp_path: Path, mode: str) -> None:
     argv = [sys.executable, "-m", "tests.models.faults", mode, str(tmp_path)]
     done = subprocess.run(
@@ -22,5 +22,6 @@ def test_pull_survives_a_fault_at_any_change_to_the_disk(tmp_path: Path, mode: s
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["wrong"] == []
-    assert found["changes"]["package"] > 30
-    assert found["changes"]["image"] > 15
+    assert found["changes"]["package"] > 25
+    # What comes out of Docker's own store is linked: not a byte of it is written.
+    assert found["changes"]["image"] == 0 if mode == "short" else found["changes"]["image"] > 15

@@ -101,6 +101,8 @@ def test_single_gguf_is_fetched_and_several_are_listed(hub: Hub, store: Store) -
         ("big", ["b-00001-of-00002.gguf", "b-00002-of-00002.gguf"]),
         ("fp16", ["config.json", "model.safetensors", "tokenizer.json"]),
         ("fp16/*.safetensors,fp16/*.json", ["config.json", "model.safetensors", "tokenizer.json"]),
+        ("fp16/*", ["config.json", "model.safetensors", "tokenizer.json"]),
+        ("fp16/*,fp16/*.py", ["config.json", "model.safetensors", "modeling.py", "tokenizer.json"]),
     ],
 )
 def test_part_of_a_repository_is_chosen_by_name(hub: Hub, store: Store, wanted: str, expected: list[str]) -> None:
@@ -108,6 +110,7 @@ def test_part_of_a_repository_is_chosen_by_name(hub: Hub, store: Store, wanted: 
     files = {"m-Q4_K_M.gguf": gguf, "m-Q4_K_S.gguf": b"GGUF1", "m-Q8_0.gguf": gguf, "README.md": b"#"}
     files |= {f"big/b-0000{part}-of-00002.gguf": b"GGUF" + bytes([part]) for part in (1, 2)}
     files |= {f"fp16/{name}": data for name, data in hf_files().items()} | {"fp16/deep/x.json": b"{}"}
+    files |= {"fp16/modeling.py": b"raise", "fp16/pytorch_model.bin": b"\x80"}
     hub.add("org/name", files)
     checkpoint = pull(store, HubSource("org/name", None, wanted))
     directory = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent

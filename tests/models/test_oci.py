@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,13 +20,14 @@ from typing import Any
 import pytest
 
 from appliance.errors import SourceError, SourceNotFound, TransferFailed, UnsupportedModel
+from appliance.models.adapter import adapter_file, rank
 from appliance.models.checkpoint import Checkpoint
 from appliance.models.shape import shape
 from appliance.models.sources import RegistrySource, parse_source
 from appliance.models.store import Store
 from appliance.progress import Progress, silent
 from tests.models.checkpoint_builder import hf_files, write_files
-from tests.models.gguf_builder import tiny
+from tests.models.gguf_builder import HIDDEN, INTERMEDIATE, Gguf, tiny, tiny_adapter
 from tests.models.registry_program import (
     CNCF,
     DOCKER,
@@ -389,6 +391,51 @@ def test_shape_is_known_from_headers_alone(registry: Program, store: Store, wire
     assert (found.weights, found.cache_per_token) == (4_000_000, 2 * 2 * 64 * 2)
     assert wire.sent < 1_500_000
     assert store.find(source) is None
+
+
+def wide(kind: str) -> Gguf:
+    """`tiny`, wide enough for rows of whole K-quants."""
+    sizes = {HIDDEN: 256, 32: 128, INTERMEDIATE: 256}
+    small = tiny(kind=kind, embeddings=kind)
+    tensors = {
+        name: (each, tuple(sizes.get(size, size) for size in shape)) for name, (each, shape) in small.tensors.items()
+    }
+    return replace(small, tensors=tensors).with_metadata(
+        llama__embedding_length=256, llama__feed_forward_length=256, tokenizer__ggml__pre="smollm"
+    )
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "Q4_0"])
+@pytest.mark.parametrize(("wanted", "bits"), [(None, {"Q4_K": 4, "Q6_K": 6, "Q4_0": 4}), (4, 4), (8, 8)])
+def test_artifact_is_quantized_for_mlx_to_what_the_file_asks(
+    registry: Program, store: Store, kind: str, wanted: int | None, bits: int | dict[str, int]
+) -> None:
+    registry.push("ai/quantized", [Layer(wide(kind).encode(), f"{DOCKER}gguf.v3")], tag=kind.lower())
+    checkpoint = pull(store, source_of(registry.host, "ai/quantized", f":{kind.lower()}"))
+    made = store.prepare(checkpoint, "mlx", Path(sys.executable), silent, subject="model m", bits=wanted)
+    quantization = json.loads((asyncio.run(made) / "config.json").read_bytes())["quantization"]
+    assert quantization == {"group_size": 32, "bits": bits if isinstance(bits, int) else bits[kind], "mode": "affine"}
+
+
+def test_adapter_beside_a_model_is_found_in_its_artifact(registry: Program, store: Store) -> None:
+    layers = [GGUF, Layer(tiny_adapter(rank=12).encode(), f"{DOCKER}gguf.v3.lora")]
+    registry.push("ai/adapted", layers)
+    checkpoint = pull(store, source_of(registry.host, "ai/adapted"))
+    assert (checkpoint.kind, checkpoint.path.name) == ("gguf", "model.gguf")
+    assert adapter_file(checkpoint, store.checkpoints) == checkpoint.path.with_name("adapter.gguf")
+    assert rank(checkpoint, store.checkpoints) == 12
+    registry.push("ai/alone", layers[1:])
+    alone = pull(store, source_of(registry.host, "ai/alone"))
+    assert rank(alone, store.checkpoints) == 12
+    base = write_files(
+        alone.path.parent.parent / "base",
+        {"config.json": b'{"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64}'},
+    )
+    made = store.prepare_adapter(alone, base, Path(sys.executable), silent, subject="adapter a")
+    assert sorted(path.name for path in asyncio.run(made).iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize(("given", "expected"), [(4096, 4096), (None, None), (0, None), ("8k", None), (True, None)])

@@ -34,3 +34,14 @@ def test_projector_that_is_not_used_is_told(tmp_path: Path) -> None:
     (remark,) = remarks(appliance, tmp_path, Store(tmp_path / "store"))
     assert remark["name"] == "eyes"
     assert "`mmproj-f16.gguf`" in remark["message"]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("hf:org/name", "`hf:org/name#*,*.py`"), ("hf:org/name@v1#*,*.py", None), ("./here", None)],
+)
+def test_code_that_is_trusted_and_not_fetched_is_told(tmp_path: Path, source: str, expected: str | None) -> None:
+    model = {"source": source, "engine": {"trust_remote_code": True}}
+    found = remarks(Appliance.model_validate({"models": {"m": model}}), tmp_path, Store(tmp_path / "store"))
+    assert [expected in each["message"] for each in found if expected] == ([True] if expected else [])
+    assert len(found) == (1 if expected else 0)

@@ -40,8 +40,8 @@ def is_adapter(header: Header) -> bool:
 
 def adapter_files(header: Header, heads: Heads) -> tuple[list[Piece], dict[str, Any]]:
     """The tensors of adapter_model.safetensors, and adapter_config.json."""
-    family = header.metadata["general.architecture"]
     pairs = _pairs(header)
+    family = header.metadata["general.architecture"]
     found = {pair["a"].shape[0] for pair in pairs.values()}
     if len(found) > 1:  # llama.cpp scales each by its own, vLLM all by one
         raise unsupported(f"an adapter with pairs of the ranks {sorted(found)[:8]} is not supported")
