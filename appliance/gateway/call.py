@@ -27,6 +27,7 @@ class Call:
     """What is known about a request so far, and the only way to answer it: every answer carries the request's id."""
 
     __slots__ = (
+        "_heard",
         "_send",
         "_write_now",
         "aborted",
@@ -78,6 +79,8 @@ class Call:
         self.received = 0
         """Bytes of the body."""
         self.sent = 0
+        self._heard = 0
+        """`sent` when it was last looked whether the client had heard anything."""
         self.told: Sequence[Header] = ()
         """Headers that every answer to this request carries."""
         self.usage: Usage | None = None
@@ -130,6 +133,23 @@ class Call:
         self.sent += len(stream.idle)
         self.last = stream.idle
         await self._send({"type": "http.response.body", "body": stream.idle, "more_body": True})
+
+    async def bridge(self, stream: Stream) -> None:
+        """The same for a stream that is passed on as it comes, where nothing has come of it since the last time.
+
+        It may only be said between two events, and not to a client that does not read.
+        """
+        if not self.status:
+            await self.idle(stream)
+        elif (
+            self.sent == self._heard
+            and (self.last.endswith(b"\n\n") or not self.last)
+            and self._write_now is not None
+            and self._write_now(stream.idle)
+        ):
+            self.sent += len(stream.idle)
+            self.last = stream.idle
+        self._heard = self.sent
 
     async def event(self, stream: Stream, events: bytes, *, last: bool = False) -> None:
         """Write whole events of a stream, which the first of them begins."""

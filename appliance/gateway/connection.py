@@ -9,7 +9,8 @@ import asyncio
 import select
 import types
 from collections import deque
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import httptools
@@ -35,6 +36,14 @@ class Write(Protocol):
     def __call__(self, body: bytes, *, more: bool) -> Awaitable[None] | None:
         """None where nothing is left to wait for."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """What is done each time that nothing has come of an engine for so many seconds."""
+
+    seconds: float
+    bridge: Callable[[], Awaitable[None]]
 
 
 class Connection(asyncio.Protocol):
@@ -66,14 +75,14 @@ class Connection(asyncio.Protocol):
         """Whether the system has said that not all of what was sent has been read."""
         self._waiter: asyncio.Future[None] | None = None
 
-    async def request(self, head: bytes, *body: bytes | memoryview) -> None:
+    async def request(self, head: bytes, *body: bytes | memoryview, silence: Silence | None = None) -> None:
         """Send a request and wait for the final status and headers."""
         self.status, self.headers, self.taken = 0, [], 0
         self.end.clear()
         self.complete = self._begun = self._poured = False
         self._transport.writelines((head, *body))
         while not self._begun:
-            await self._wait()
+            await self._wait(silence)
 
     async def read(self) -> bytes:
         """What has arrived of the body since the last call; nothing only once it is complete."""
@@ -81,8 +90,8 @@ class Connection(asyncio.Protocol):
             await self._wait()
         return self._take()
 
-    async def pour(self, write: Write) -> None:
-        """Hand the body to `write` as it arrives, until it is complete.
+    async def pour(self, write: Write, silence: Silence | None = None) -> None:
+        """Hand the body to `write` as it arrives, until it is complete. `silence` is looked for every so many seconds.
 
         Writes are begun where the bytes come in, without waking the task that waits here, which is a quarter of the
         cost of an event. One that has to wait for a slow client is finished by the task.
@@ -92,7 +101,7 @@ class Connection(asyncio.Protocol):
             self._push()
             while not self._poured or self._unfinished is not None:
                 if self._unfinished is None:
-                    await self._wait()
+                    await self._wait(silence)
                 else:
                     await self._unfinished
                     self._unfinished = None
@@ -152,14 +161,24 @@ class Connection(asyncio.Protocol):
         # The loop may not have come round to the end of it, after which nobody could tell what has been read.
         return not self._pending.poll(0)
 
-    async def _wait(self) -> None:
+    async def _wait(self, silence: Silence | None = None) -> None:
         if self._closed:
             raise Unread if self._broken and not self._begun else EngineGone
         self._waiter = self._loop.create_future()
         try:
-            await self._waiter
+            if silence is None:
+                await self._waiter
+            else:
+                await self._wait_bridging(self._waiter, silence)
         finally:
             self._waiter = None
+
+    async def _wait_bridging(self, waiter: asyncio.Future[None], silence: Silence) -> None:
+        try:
+            async with asyncio.timeout(silence.seconds):
+                await waiter
+        except TimeoutError:
+            await silence.bridge()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -11,7 +11,7 @@ from starlette.types import Receive
 
 from appliance.gateway import body as bodies
 from appliance.gateway.call import Call
-from appliance.gateway.connection import Connection, Write
+from appliance.gateway.connection import Connection, Silence, Write
 from appliance.gateway.errors import Header
 from appliance.gateway.proxy import Proxy, read_all
 from appliance.gateway.question import Question, Stream
@@ -66,7 +66,7 @@ async def forward(call: Call, receive: Receive, proxy: Proxy, target: Target) ->
         target.path,
         asked,
         partial(_body, target, request, body, unasked=unasked),
-        partial(relay, call, asked, unasked=unasked, reasons=target.reasons),
+        partial(relay, call, asked, unasked=unasked, reasons=target.reasons, silence=proxy.silence(call, stream)),
         stream,
     )
     await proxy.ask(call, receive, question)
@@ -89,12 +89,19 @@ def _body(
 
 
 async def relay(
-    call: Call, asked: str, connection: Connection, route: Route, *, unasked: bool = False, reasons: bool = False
+    call: Call,
+    asked: str,
+    connection: Connection,
+    route: Route,
+    *,
+    unasked: bool = False,
+    reasons: bool = False,
+    silence: Silence | None = None,
 ) -> None:
     """The engine's answer as it is, but for the name in it where the client asked for the model by another.
 
     `unasked` says that the gateway asked for the usage of this stream, and the client did not; `reasons` that there may
-    be reasoning in it, which then gets its second name.
+    be reasoning in it, which then gets its second name. `silence` is for a stream.
     """
     filters: list[Filter] = [] if asked == route.served else [WholeLines(rename(route.served, asked))]
     if reasons and route.reasons:
@@ -111,7 +118,7 @@ async def relay(
         await call.start(connection.status, headers)
     if unasked and call.streaming:
         filters.append(Unasked())
-    await connection.pour(_filtered(call, filters) if filters else call.pour)
+    await connection.pour(_filtered(call, filters) if filters else call.pour, silence if call.streaming else None)
 
 
 class Filter(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +16,7 @@ from appliance.gateway import usage
 from appliance.gateway.admission import Admission
 from appliance.gateway.auth import allows
 from appliance.gateway.call import Call
-from appliance.gateway.connection import Connection, EngineGone
+from appliance.gateway.connection import Connection, EngineGone, Silence
 from appliance.gateway.errors import engine_failed, engine_unavailable, from_engine, unknown_model
 from appliance.gateway.limits import Grant, Limiter, LimitReached
 from appliance.gateway.port import Port
@@ -59,6 +60,10 @@ class Proxy:
         body = await bodies.read(receive, call.headers, self.max_body)
         call.received = len(body)
         return body
+
+    def silence(self, call: Call, stream: Stream | None) -> Silence | None:
+        """What is said on a stream while its engine says nothing: a long prompt takes minutes to read."""
+        return None if stream is None else Silence(self.keep_alive, partial(call.bridge, stream))
 
     def meters(self, call: Call) -> bool:
         """Whether this answer's usage is wanted, whatever its client asked for."""
@@ -149,7 +154,8 @@ class Proxy:
         head = request_head(question.path, _headers(call, question, route), sum(map(len, parts)), question.method)
         try:
             try:
-                connection = await self._upstream.request(address(route), head, *parts)
+                silence = self.silence(call, question.stream)
+                connection = await self._upstream.request(address(route), head, *parts, silence=silence)
             except asyncio.CancelledError:
                 # Its client has left without a byte of the answer, and the engine has worked on the prompt at least.
                 call.usage = usage.estimate(call.received, 0, b"")

@@ -57,7 +57,8 @@ class Responses:
         body = await self._proxy.read(call, receive)
         request = bodies.parse(body)
         salt = secrets.token_hex(12)
-        answer = partial(relay, call, request["model"])
+        stream = EVENTS if request.get("stream") is True else None
+        answer = partial(relay, call, request["model"], silence=self._proxy.silence(call, stream))
         if request.get("background") is True:
             answer = partial(self._answer_and_follow, answer, salt)
         question = Question(
@@ -67,7 +68,7 @@ class Responses:
                 {**request, **_adapt(request, route, salt)}, None, "max_output_tokens", route
             ),
             answer,
-            EVENTS if request.get("stream") is True else None,
+            stream,
         )
         await self._proxy.ask(call, receive, question)
 

@@ -27,12 +27,13 @@ async def transcribe(call: Call, receive: Receive, proxy: Proxy) -> None:
     pieces = await bodies.pieces(receive, call.headers, proxy.max_body)
     call.received = sum(map(len, pieces))
     form = read(pieces, boundary)
+    stream = EVENTS if form.stream else None
     question = Question(
         PATH,
         form.model,
         partial(_with_name, pieces, form),
-        partial(relay, call, form.model),
-        EVENTS if form.stream else None,
+        partial(relay, call, form.model, silence=proxy.silence(call, stream)),
+        stream,
         content_type=call.headers[b"content-type"],
     )
     await proxy.ask(call, receive, question)

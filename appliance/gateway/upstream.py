@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 
-from appliance.gateway.connection import Connection, EngineGone, Unread
+from appliance.gateway.connection import Connection, EngineGone, Silence, Unread
 
 Address = str | int
 """The path of a unix socket, or a port on 127.0.0.1."""
@@ -24,18 +24,20 @@ class Upstream:
     def __init__(self) -> None:
         self._idle: defaultdict[Address, list[Connection]] = defaultdict(list)
 
-    async def request(self, address: Address, head: bytes, *body: bytes | memoryview) -> Connection:
+    async def request(
+        self, address: Address, head: bytes, *body: bytes | memoryview, silence: Silence | None = None
+    ) -> Connection:
         """A connection whose answer has begun. Raises EngineGone, and Unreachable where the engine has read no request.
 
         What an engine may have read is not sent again: it could be what made it crash.
         """
         if (connection := self._reuse(address)) is not None:
             try:
-                return await _exchange(connection, head, *body)
+                return await _exchange(connection, head, *body, silence=silence)
             except Unread:
                 pass  # engines close idle connections when they like; a fresh one tells whether this engine is there
         try:
-            return await _exchange(await self._connect(address), head, *body)
+            return await _exchange(await self._connect(address), head, *body, silence=silence)
         except Unread as error:
             raise Unreachable("it ended before it read the request") from error
 
@@ -68,9 +70,11 @@ class Upstream:
         return connection
 
 
-async def _exchange(connection: Connection, head: bytes, *body: bytes | memoryview) -> Connection:
+async def _exchange(
+    connection: Connection, head: bytes, *body: bytes | memoryview, silence: Silence | None
+) -> Connection:
     try:
-        await connection.request(head, *body)
+        await connection.request(head, *body, silence=silence)
     except BaseException:
         connection.close()
         raise

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -56,3 +60,63 @@ def test_a_held_stream_that_the_engine_refuses_ends_with_one_error_event(gateway
     answer = gateway.ask("POST", "/v1/chat/completions", chat(stream=True, fake={"status": 400}))
     assert answer.content.count(b"data: ") == 1
     assert b'"error"' in answer.content
+
+
+COMMENT = b": waiting for the model\n\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", chat(stream=True, fake={"first": 0.4})),
+        ("/v1/chat/completions", chat(stream=True, model="alias", fake={"first": 0.4})),
+        ("/v1/responses", {"model": "tiny", "input": "hello", "stream": True, "fake": {"first": 0.4}}),
+    ],
+)
+def test_a_long_prompt_is_waited_for_with_comments(
+    gateway: Served, engine: Path, path: str, body: dict[str, Any]
+) -> None:
+    gateway.change(routes={"tiny": route(engine)})
+    answer = gateway.ask("POST", path, body)
+    assert answer.content.count(COMMENT) >= 3
+    without = answer.content.replace(COMMENT, b"")
+    assert all(part.startswith((b"data: ", b"event: ")) for part in without.strip().split(b"\n\n"))
+
+
+def test_a_pause_amid_an_answer_is_bridged_between_two_events(gateway: Served, engine: Path) -> None:
+    gateway.change(routes={"tiny": route(engine)})
+    answer = gateway.ask("POST", "/v1/chat/completions", chat(stream=True, fake={"events": 3, "interval": 0.3}))
+    events = answer.content.split(b"\n\n")
+    assert answer.content.count(COMMENT) >= 4
+    assert all(not event or event.startswith(b"data: ") or event == COMMENT.strip() for event in events)
+
+
+def test_an_answer_that_is_no_stream_has_no_comments(gateway: Served, engine: Path) -> None:
+    gateway.change(routes={"tiny": route(engine)})
+    assert gateway.ask("POST", "/v1/chat/completions", chat(fake={"first": 0.3})).json()["model"] == "tiny"
+
+
+class Reader(socketserver.StreamRequestHandler):
+    """An engine that says nothing at all before it has read the prompt, not even a status."""
+
+    def handle(self) -> None:
+        length = 0
+        while (line := self.rfile.readline()).strip():
+            name, _, value = line.partition(b":")
+            length = int(value) if name.lower() == b"content-length" else length
+        self.rfile.read(length)
+        time.sleep(0.4)
+        self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: [DONE]\n\n")
+
+
+def test_an_engine_that_says_nothing_until_it_has_read_the_prompt_is_bridged_too(
+    gateway: Served, directory: Path
+) -> None:
+    where = directory / "silent.sock"
+    with socketserver.UnixStreamServer(str(where), Reader) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        gateway.change(routes={"tiny": route(where)})
+        answer = gateway.ask("POST", "/v1/chat/completions", chat(stream=True))
+    assert answer.status == 200
+    assert answer.content.count(COMMENT) >= 3
+    assert answer.content.endswith(b"data: [DONE]\n\n")
