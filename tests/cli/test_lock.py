@@ -58,6 +58,16 @@ def test_check_names_what_has_drifted(packaged: Machine) -> None:
     assert found == {("new", "declared"), ("tiny", "files")}
 
 
+def test_check_reads_what_somebody_has_written_to(packaged: Machine) -> None:
+    packaged.run("lock")
+    data = stored(packaged).read_bytes()
+    stored(packaged).write_bytes(data[:-1] + b"\xff")
+    result = packaged.run("lock", "--check", "--json")
+    assert [(each["name"], each["kind"]) for each in json.loads(result.stdout)] == [("one", "files")]
+    stored(packaged).write_bytes(data)
+    assert packaged.run("lock", "--check").returncode == 0
+
+
 def test_locked_start_refuses_other_bytes_and_says_what_to_do(packaged: Machine) -> None:
     missing = packaged.run("up", "--locked")
     assert missing.returncode == 1

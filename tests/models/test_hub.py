@@ -74,6 +74,20 @@ def test_revision_is_resolved_to_a_commit_and_kept(hub: Hub, store: Store, tmp_p
     assert old in {record["revision"] for record in records}
 
 
+def test_what_is_fetched_again_is_the_commit_that_was_fetched_before(hub: Hub, store: Store) -> None:
+    hub.add("org/name", hf_files())
+    checkpoint = pull(store)
+    record = store.record(SOURCE)
+    hub.add("org/name", hf_files(vocab_size=7))
+    (checkpoint.path / "config.json").write_bytes(b"{}")
+    assert pull(store).path == checkpoint.path
+    assert (checkpoint.path / "config.json").read_bytes() == hf_files()["config.json"]
+    again = store.record(SOURCE)
+    assert record is not None
+    assert again is not None
+    assert again.revision == record.revision
+
+
 def test_two_names_of_one_commit_share_its_files(hub: Hub, store: Store) -> None:
     commit = hub.add("org/name", hf_files())
     by_branch, by_commit = pull(store), pull(store, HubSource("org/name", commit))

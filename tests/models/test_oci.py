@@ -249,6 +249,15 @@ def test_corrupt_blob_is_thrown_away_and_fetched_again(registry: Program, store:
     assert any("model.gguf" in each.step for each in said)
 
 
+def test_what_is_fetched_again_is_what_was_fetched_before(registry: Program, store: Store) -> None:
+    registry.push("ai/moved", [GGUF])
+    source = source_of(registry.host, "ai/moved")
+    checkpoint = pull(store, source)
+    registry.push("ai/moved", [Layer(tiny(kind="Q8_0").encode(), f"{DOCKER}gguf.v3")])
+    checkpoint.path.write_bytes(GGUF.data[:-1] + b"\xff")
+    assert pull(store, source).path.read_bytes() == GGUF.data
+
+
 def test_private_registry_takes_the_credentials_of_docker_login(tmp_path: Path, oci_environ: dict[str, str]) -> None:
     tokens = TokenServer(tmp_path / "tokens")
     try:
