@@ -42,6 +42,16 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def mapping(value: Any) -> dict[str, Any] | None:
+    """The mapping, also where it is written as a JSON object; None for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, dict) else None
+
+
 def number(text: Any) -> int | float | None:
     """The number that `text` is, or None."""
     if isinstance(text, bool):

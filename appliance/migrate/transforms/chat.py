@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from appliance.errors import ConfigError
 from appliance.migrate.inputs import inside, read_input
 from appliance.migrate.transforms.setting import AS_THE_RULE_SAYS, Result, Setting, dropped, manual, put
-from appliance.migrate.words import integer, truth
+from appliance.migrate.words import integer, mapping, truth
 
 LONGEST_TEMPLATE = 64 * 1024  # it is one word of a command line, of which Linux takes 128 KiB
 
@@ -40,15 +39,8 @@ def template(setting: Setting) -> Result:
 
 
 def template_arguments(setting: Setting) -> Result:
-    value = setting.value
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, dict):
-        return manual("Not a JSON object.")
-    return _template_defaults(setting, value)
+    value = mapping(setting.value)
+    return manual("Not a JSON object.") if value is None else _template_defaults(setting, value)
 
 
 def thinking(setting: Setting) -> Result:

@@ -11,7 +11,7 @@ from appliance.migrate.draft import Model, shown_path
 from appliance.migrate.found import is_secret_name, secrets_in
 from appliance.migrate.repository_names import suggestion
 from appliance.migrate.transforms.setting import AS_THE_RULE_SAYS, Result, Setting, dropped, manual, put
-from appliance.migrate.words import integer
+from appliance.migrate.words import integer, mapping
 
 
 def same(setting: Setting) -> Result:
@@ -38,13 +38,8 @@ def verbosity(setting: Setting) -> Result:
 
 def hf_overrides(setting: Setting) -> Result:
     """Docker's own examples put engine arguments here, where they never had an effect."""
-    value = setting.value
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, dict):
+    value = mapping(setting.value)
+    if value is None:
         return manual("Not a JSON object.")
     rest = dict(value)
     for model in setting.models:
