@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 from appliance.migrate.catalogue import Known
 from appliance.models.convert.architecture import DECODERS, ENCODERS
+from appliance.models.convert.byte_level import PRE_TOKENIZERS
 from appliance.models.convert.gguf_file import TYPES, Header, read_header
 from appliance.models.convert.refused import Refused
-from appliance.models.convert.tokenizer import tokenizer_files
 
 FLOATS = frozenset({"F16", "BF16", "F32"})
 """Types of GGUF's that are not quantized."""
+WHOLE = frozenset({"llama", "bert", "t5"})
+"""What `tokenizer.ggml.model` may be, but for byte-level BPE, of which the pre-tokenizer is a part."""
 
 
 def architectures() -> tuple[str, ...]:
@@ -45,35 +46,9 @@ def reads_type(kind: str) -> bool:
     return match is not None and {f"Q{match[1]}_K", "Q6_K"} <= known
 
 
-@cache
 def reads_tokenizer(word: str) -> bool:
     """A tokenizer by its pre-tokenizer, or by its model where that says it all (`llama`, `bert`)."""
-    return any(_rebuilt({"tokenizer.ggml.model": model, "tokenizer.ggml.pre": word}) for model in (word, "gpt2"))
-
-
-def _rebuilt(words: dict[str, str]) -> bool:
-    """Whether the importer makes files of a vocabulary that has just enough for every kind of tokenizer."""
-    tokens = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "a", "b", "ab"]
-    tiny = {
-        **words,
-        "general.architecture": "llama",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [2, 3, 3, 3, 3, 1, 1, 1],
-        "tokenizer.ggml.scores": [0.0] * len(tokens),
-        "tokenizer.ggml.merges": ["a b"],
-        "tokenizer.ggml.unknown_token_id": 0,
-        "tokenizer.ggml.cls_token_id": 1,
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.seperator_token_id": 2,  # GGUF's own spelling
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.padding_token_id": 3,
-        "tokenizer.ggml.mask_token_id": 4,
-    }
-    try:
-        tokenizer_files(tiny)
-    except Refused:
-        return False
-    return True
+    return word in WHOLE or word in PRE_TOKENIZERS
 
 
 def of_file(path: Path) -> tuple[Known, str | None] | str:

@@ -10,13 +10,15 @@ import yaml
 from appliance.cli.migrate import validated
 from appliance.migrate import catalogue
 from appliance.migrate.draft import Model
-from appliance.migrate.importer import architectures, reads_tokenizer, unread
+from appliance.migrate.importer import WHOLE, architectures, reads_tokenizer, unread
 from appliance.migrate.inputs import Input
 from appliance.migrate.migration import Migration, Request, migrate
 from appliance.migrate.rules import shipped_migrations
 from appliance.migrate.sizing import bits_per_weight
 from appliance.migrate.target import GIB, Target, named, sized
 from appliance.models.convert.mlx_form import mlx_bits
+from appliance.models.convert.refused import Refused
+from appliance.models.convert.tokenizer import tokenizer_files
 
 SHIPPED = yaml.safe_load((shipped_migrations() / "models.yaml").read_text())
 LINUX = sized("this-machine", 24 * GIB, apple=False)
@@ -89,6 +91,9 @@ def test_a_mixture_of_experts_is_told_whatever_its_family() -> None:
 def test_the_importer_is_asked_which_tokenizers_it_rebuilds() -> None:
     assert all(map(reads_tokenizer, ("llama", "smollm", "llama-bpe", "qwen2")))
     assert not reads_tokenizer("no-such-tokenizer")
+    for word in WHOLE:
+        with pytest.raises(Refused, match="tokens` is missing"):  # and not that there is no such tokenizer
+            tokenizer_files({"tokenizer.ggml.model": word})
     assert {"llama", "qwen2", "qwen3", "gemma3", "phi3"} <= set(architectures())
 
 
@@ -114,12 +119,14 @@ def test_on_linux_an_artifact_is_kept_and_counted_as_bfloat16(tmp_path: Path) ->
     assert "quantize" not in large.text  # there it says nothing
 
 
-def test_on_linux_an_encoder_is_safetensors_or_what_the_importer_reads(tmp_path: Path) -> None:
-    level, source = model_row(compose("ai/all-minilm", LINUX, tmp_path))
-    expected = ("kept", "oci:ai/all-minilm")
-    if "bert" not in architectures():
-        expected = ("manual", "hf:sentence-transformers/all-MiniLM-L6-v2")
-    assert (level, source) == expected
+def test_encoders_are_kept_where_the_engine_runs_them(tmp_path: Path) -> None:
+    mac = named("m2-16gb")
+    assert model_row(compose("ai/all-minilm", LINUX, tmp_path)) == ("kept", "oci:ai/all-minilm")
+    assert model_row(compose("ai/all-minilm", mac, tmp_path)) == ("kept", "oci:ai/all-minilm")
+    assert model_row(compose("ai/nomic-embed-text-v1.5", LINUX, tmp_path))[0] == "kept"
+    assert model_row(compose("ai/nomic-embed-text-v1.5", mac, tmp_path))[0] == "manual"
+    assert model_row(compose("team/bge-reranker-base", LINUX, tmp_path))[0] == "kept"
+    assert model_row(compose("team/bge-reranker-base", mac, tmp_path))[0] == "manual"
 
 
 def test_what_does_not_fit_is_quantized_to_the_most_bits_that_do(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ _GPT2 = ("gpt-2", "gpt2", "olmo", "jais", "phi-2", *_ROBERTA)
 _QWEN = ("qwen2", "deepseek-r1-qwen")
 _LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 _REGEX = dict.fromkeys(_QWEN, _SPLIT % "") | dict.fromkeys(_LLAMA3, _SPLIT % "{1,3}")
+PRE_TOKENIZERS = (*_DIGITS, *_GPT2, *_REGEX)
+"""What `tokenizer.ggml.pre` may be."""
 
 
 class ByteLevel(Vocabulary):
@@ -96,7 +98,7 @@ def _pre_tokenizer(pre: str) -> Json:
     if pattern := _REGEX.get(pre):
         split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         return _in_turn(split, byte_level(regex=False))
-    known = sorted((*_DIGITS, *_GPT2, *_REGEX))
+    known = sorted(PRE_TOKENIZERS)
     raise unsupported(
         f"the pre-tokenizer `{pre}` is not supported in a GGUF file", hint=f"supported are {', '.join(known)}"
     )
