@@ -30,9 +30,9 @@ def docker_artifact(text: str, model: Model, setting: Setting) -> Result:
     if model.packed == "safetensors":
         return _kept(written, "The same safetensors, from the same registry.", known, model, setting)
     problem = unread(known, model.stored)
-    if is_encoder(known, setting):
+    if stays_behind(known, setting):
         model.source = known.origin if problem and known and known.origin else written
-        return encoder()
+        return elsewhere()
     if problem:
         return _instead(f"A GGUF {problem}, which the importer does not read", text, known, written, model)
     if known is None or known.architecture is None:
@@ -51,9 +51,9 @@ def repository_of_ggufs(text: str, model: Model, setting: Setting) -> Result:
     _remember(known, model, kind)
     one = f"hf:{name}#{kind}"
     problem = unread(known, kind.upper()) if catalogue.acceptable(one) else f"in {kind}"
-    if is_encoder(known, setting):
+    if stays_behind(known, setting):
         model.source = one if catalogue.acceptable(one) else placeholder(name)
-        return encoder()
+        return elsewhere()
     if problem is None:
         default = "" if tag else ", which llama.cpp takes by default"
         why = f"The same repository's {kind} file{default}; it is converted once, at the first start."
@@ -80,9 +80,9 @@ def ollama_artifact(text: str, model: Model, setting: Setting) -> Result:
     if known is None:
         question = "Of Ollama's library, which is not read; say where its safetensors are"
         return manual(f"{question}: `--source {quoted(text)}=hf:ORGANISATION/NAME`.")
-    if is_encoder(known, setting):
+    if stays_behind(known, setting):
         model.source = known.origin
-        return encoder()
+        return elsewhere()
     problem = unread(known, known.stored)
     if problem or known.tag is None:
         model.parameters = known.parameters
@@ -117,20 +117,22 @@ def _remember(known: Known | None, model: Model, name: str | None) -> None:
 
 def _kept(source: str, why: str, known: Known | None, model: Model, setting: Setting) -> Result:
     model.source = source
-    if is_encoder(known, setting):
-        return encoder()
+    if stays_behind(known, setting):
+        return elsewhere()
     return Result("kept", why, value=source)
 
 
-def is_encoder(known: Known | None, setting: Setting) -> bool:
-    """Whether a model reads its text all at once, and is to be run by the Metal plug-in."""
-    return setting.draft.apple and known is not None and known.architecture in ENCODERS
+def stays_behind(known: Known | None, setting: Setting) -> bool:
+    """Whether the target is a Mac and the model one that the Metal plug-in refuses."""
+    if not setting.draft.apple or known is None:
+        return False
+    return known.architecture == "nomic-bert" or (known.architecture in ENCODERS and known.task == "score")
 
 
-def encoder() -> Result:
+def elsewhere() -> Result:
     return manual(
-        "An encoder, and the Metal plug-in runs none yet. Serve it by another server under `backends`, or name a model "
-        "of embeddings that runs, such as `oci:ai/qwen3-embedding`, with `--source`: its vectors are others."
+        "An encoder that the Metal plug-in does not run: of them it has BERT and RoBERTa, for embeddings. Serve it by "
+        "another server under `backends`, or name another with `--source`, such as `oci:ai/mxbai-embed-large`."
     )
 
 

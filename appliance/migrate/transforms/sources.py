@@ -20,11 +20,11 @@ from appliance.migrate.repository_names import (
 from appliance.migrate.transforms.artifacts import (
     asked,
     docker_artifact,
-    encoder,
-    is_encoder,
+    elsewhere,
     ollama_artifact,
     placeholder,
     repository_of_ggufs,
+    stays_behind,
 )
 from appliance.migrate.transforms.setting import AS_THE_RULE_SAYS, Result, Setting, dropped, manual
 
@@ -175,8 +175,8 @@ def _repository(name: str, model: Model, setting: Setting) -> Result:
         suggested = suggestion(name, apple=True)
         why = f"Weights in {kind.upper()} are for CUDA kernels; look for `{suggested}` and say so with `--source`."
         return manual(why)
-    if is_encoder(catalogue.family(name), setting):
-        return encoder()
+    if stays_behind(catalogue.family(name), setting):
+        return elsewhere()
     if name.startswith("mlx-community/") and not apple:
         return manual("MLX weights need the Metal plug-in; name the original with `--source`.")
     return AS_THE_RULE_SAYS
@@ -196,8 +196,8 @@ def _gguf_file(text: str, model: Model, setting: Setting) -> Result:
         if isinstance(found, str):
             return _not_read(f"This file is not read ({_shortened(found)})", text, setting)
         known, model.stored = found
-    if is_encoder(known, setting):
-        return encoder()
+    if stays_behind(known, setting):
+        return elsewhere()
     if problem := unread(known, None if here else model.stored):
         model.stored = None
         return _not_read(f"A GGUF {problem}, which the importer does not read", text, setting)
