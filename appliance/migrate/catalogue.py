@@ -27,8 +27,8 @@ class Known:
     """What a name tells of a model. `architecture` and `tokenizer` are a GGUF's own words.
 
     `unread`: what it is, where no GGUF of it is imported. `stored`: the type of its weights, as GGUF spells it.
-    `origin`: its safetensors. `tag`: Docker's, for a name of somebody else's. `packed`: what the artifact holds.
-    `images`: it has a projector for images.
+    `longest`: tokens of context that it can do. `origin`: its safetensors. `tag`: Docker's, for a name of somebody
+    else's. `packed`: what the artifact holds. `images`: it has a projector for images.
     """
 
     architecture: str | None = None
@@ -39,6 +39,7 @@ class Known:
     parameters: float | None = None
     task: str | None = None
     stored: str | None = None
+    longest: int | None = None
     packed: Literal["gguf", "safetensors"] = "gguf"
     images: bool = False
 
@@ -140,6 +141,7 @@ def _sized(entry: Mapping[str, Any], size: Mapping[str, Any], stored: str, *, ta
         tag=tag,
         parameters=float(size["parameters"]),
         task=size.get("task"),
+        longest=size.get("longest"),
         stored=stored,
         images=bool(size.get("images")),
     )

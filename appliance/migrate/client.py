@@ -79,9 +79,8 @@ def _sizes(sizes: Sequence[Size]) -> list[Notice]:
     for size in sizes:
         name = size.model.name
         if size.asked and not size.problem:
-            found.append(
-                Notice(f"context of {name}", f"{size.asked:,} tokens", f"{size.context:,} tokens: more does not fit")
-            )
+            why = "the model can do no more" if size.own else "more does not fit"
+            found.append(Notice(f"context of {name}", f"{size.asked:,} tokens", f"{size.context:,} tokens: {why}"))
         if size.model.sequences and size.model.sequences > size.sequences:
             after = f"{size.sequences}; further ones wait"
             found.append(Notice(f"requests at once of {name}", str(size.model.sequences), after))

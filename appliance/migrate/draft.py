@@ -49,6 +49,8 @@ class Model:
     packed: Literal["gguf", "safetensors"] | None = None
     stored: str | None = None
     """The type of most of its weights where its source is a GGUF, as GGUF spells it: `Q4_K_M`, `F16`."""
+    longest: int | None = None
+    """Tokens of context that the model can do at most, where the catalogue says."""
     quantize: int | None = None
     """Bits that a GGUF is quantized to as it is converted for MLX, where it would not fit otherwise."""
     context: int | None = None

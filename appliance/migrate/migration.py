@@ -253,7 +253,10 @@ def _as_sized(migration: Migration) -> None:
         asked = size.model.context if (row.to or "").endswith("max_model_len") else size.model.sequences
         row.became = str(written)
         if asked and asked > written:
-            row.level, row.why = "mapped", f"{row.why} No more fit into the memory of {migration.target.name}."  # type: ignore[union-attr]
+            no_more = "The model can do no more"
+            if not (size.own and (row.to or "").endswith("max_model_len")):
+                no_more = f"No more fit into the memory of {migration.target.name}"  # type: ignore[union-attr]
+            row.level, row.why = "mapped", f"{row.why} {no_more}."
 
 
 def _upgraded(ours: Sequence[Input], request: Request, validate: Validate) -> Migration:

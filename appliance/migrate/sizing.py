@@ -80,6 +80,9 @@ class Size:
     memory: int | None
     measured: bool = False
     asked: int | None = None
+    """Tokens of context, where they are more than there can be."""
+    own: bool = False
+    """Whether it is the model that can do no more, and not the target."""
     cache: int | None = None
     """Bytes of cache for the engine, which takes one GiB unless told."""
     problem: str | None = None
@@ -149,7 +152,8 @@ def _sized(model: Model, need: Need, room: int, target: Target, *, startup: bool
     asked = model.context if model.context and model.context > context else None
     # vLLM keeps a block of its own, and rounds each request up to whole ones.
     least = -(-(held + 2 * _BLOCK * need.cache_per_token) // 2**20) * 2**20
-    return Size(model, context, sequences, load, need.fixed + held, need.measured, asked, cache=least)
+    own = context == need.longest
+    return Size(model, context, sequences, load, need.fixed + held, need.measured, asked, own, cache=least)
 
 
 def _unknown(model: Model, target: Target, index: int) -> Size:
@@ -163,10 +167,11 @@ def _load(model: Model, *, startup: bool) -> str:
 
 
 def _wanted(model: Model, need: Need | None, target: Target) -> int:
-    """What was asked for; else the target's own figure, but no more than the model can do, or is likely to."""
+    """What was asked for, else the target's own figure; no more than the model can do, or is likely to."""
+    longest = need.longest if need else model.longest
     if model.context:
-        return model.context
-    return min(target.context, (need.longest if need else None) or LIKELY_CONTEXT)
+        return min(model.context, longest or model.context)
+    return min(target.context, longest or LIKELY_CONTEXT)
 
 
 def _least(need: Need, context: int) -> int:
@@ -196,7 +201,7 @@ def by_name(model: Model, target: Target, folder: Path) -> Need | None:
     if model.parameters is None:
         return None
     weights = int(model.parameters * bits_per_weight(model, dequantized=not target.apple) / 8)
-    return Need(_fixed(Shape(weights), target), _per_token(model.parameters))
+    return Need(_fixed(Shape(weights), target), _per_token(model.parameters), longest=model.longest)
 
 
 def of_checkpoint(path: Path, target: Target, bits: int | None = None) -> Need | None:

@@ -141,6 +141,16 @@ def test_what_does_not_fit_is_quantized_to_the_most_bits_that_do(tmp_path: Path)
     assert bits("ai/qwen3:8B-Q8_0", "m1-8gb") is None  # never to fewer bits than its weights have
 
 
+def test_no_more_context_is_asked_for_than_the_model_can_do(tmp_path: Path) -> None:
+    text = "services: {app: {models: [e]}}\nmodels: {e: {model: ai/all-minilm, context_size: 2048}}\n"
+    source = Input("compose.yaml", text, tmp_path, tmp_path / "compose.yaml")
+    migration = migrate(Request((source,), tmp_path, named("m2-16gb"), kind="compose"), validated)
+    (row,) = [each for each in migration.rows if each.key == "models.e.context_size"]
+    assert (row.level, row.became) == ("mapped", "512")
+    assert row.why.endswith("The model can do no more.")
+    assert migration.sizes[0].context == 512
+
+
 def test_an_answer_that_names_a_registry_is_sized_like_one(tmp_path: Path) -> None:
     migration = compose("ai/gpt-oss", named("m2-16gb"), tmp_path, **{"ai/gpt-oss": "oci:ai/smollm2:135M-F16"})
     assert model_row(migration) == ("mapped", "oci:ai/smollm2:135M-F16")

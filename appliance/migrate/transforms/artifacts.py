@@ -107,6 +107,7 @@ def _remember(known: Known | None, model: Model, name: str | None) -> None:
     if known is not None:
         model.parameters = known.parameters or model.parameters
         model.packed = model.packed or known.packed
+        model.longest = known.longest
         if known.task == "embed":
             model.arguments.setdefault("runner", "pooling")
     if model.packed == "safetensors":
