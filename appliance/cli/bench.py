@@ -55,7 +55,7 @@ def bench(load: Load, *, url: str | None, remote: bool, key_file: Path | None, f
     with shown() as report:
 
         def told(level: int, done: int, total: int | None) -> None:
-            report(Progress("bench", f"{level} clients, {load.model}", done, total))
+            report(Progress("bench", f"{level} {'client' if level == 1 else 'clients'}, {load.model}", done, total))
 
         run = Bench(base, key, load, told)
         asyncio.run(_until_interrupted(run))

@@ -109,7 +109,8 @@ def show_logs(model: str | None, *, follow: bool, lines: int) -> None:
     path = state.logs / f"{model or 'appliance'}.log"
     if not path.is_file():
         known = ", ".join(sorted(f"`{file.stem}`" for file in state.logs.glob("*.log"))) or "none yet"
-        raise ApplianceError(f"there is no log `{path}`", hint=f"logs there are: {known}")
+        why = "" if model else "an appliance in a terminal writes there, a service of systemd's to the journal; "
+        raise ApplianceError(f"there is no log `{path}`", hint=f"{why}logs there are: {known}")
     with Tail(path, lines=lines) as log:
         while (found := log.read()) or follow:
             for line in found:

@@ -69,6 +69,15 @@ def test_what_is_not_the_log_is_left_alone(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["appliance.log"]
 
 
+def test_an_appliance_in_a_terminal_has_no_log_and_says_where_it_writes(machine: Machine) -> None:
+    machine.write()
+    machine.up()
+    asked = machine.run("logs")
+    assert asked.returncode == 1
+    assert "an appliance in a terminal writes there" in asked.stderr
+    assert "`tiny`" in asked.stderr
+
+
 def test_an_appliance_in_the_background_goes_on_in_a_new_file_also_after_a_restart(machine: Machine) -> None:
     machine.write()
     log = machine.home / "logs" / "appliance.log"
