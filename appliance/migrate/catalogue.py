@@ -18,6 +18,8 @@ from appliance.models.sources import RegistrySource, parse_source
 _REGISTRY = re.compile(r"^(?:docker\.io/|index\.docker\.io/|registry-1\.docker\.io/)")
 _HUB = re.compile(r"^(?:hf\.co|huggingface\.co)/", re.IGNORECASE)
 _LOCAL_ID = re.compile(r"(?:sha256:)?(?:[0-9a-f]{12}|[0-9a-f]{64})")
+LONGEST_NAME = 200
+"""Characters that are looked at. Patterns with a gap in them take the square of it."""
 USUAL_TYPE = "Q4_K_M"
 """What Docker packs, and llama.cpp takes, where a name says nothing else."""
 
@@ -88,7 +90,7 @@ def for_ollama(name: str, tag: str = "") -> Known | None:
 
 def family(name: str) -> Known | None:
     """Of any name of a repository, a file or an artifact, by what it has in it."""
-    text = name.lower().rpartition("/")[2]
+    text = name.lower().rpartition("/")[2][:LONGEST_NAME]
     found = next((each for pattern, each in _tables()[1] if pattern.search(text)), None)
     if found is None:
         return None

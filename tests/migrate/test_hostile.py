@@ -198,3 +198,12 @@ def test_an_env_file_named_by_its_whole_path_is_rewritten_too(tmp_path: Path) ->
     written = (folder / ".env.appliance").read_text()
     assert written.endswith("# PORT: in model-runner.yaml now\nMETAL_DEVICE=default\n")
     assert "a-key-that-is-long" not in written
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen" * 50_000, "hf.co/a/" + "gemma-" * 25_000 + "GGUF:Q4_K_M", "-a1" * 50_000, "1x" * 75_000]
+)
+def test_a_name_without_end_costs_no_more_than_it_has_letters(name: str, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(f"services: {{app: {{models: [m]}}}}\nmodels: {{m: {{model: {name}}}}}\n")
+    code, printed = run(["migrate", "compose.yaml", "--target", "m2-16gb"], tmp_path, {})
+    assert code in (0, 4), printed[-500:]
