@@ -59,6 +59,7 @@ class Engine:
 
     def admit(self) -> None:
         if self._admission is not None and not self._admission.done():
+            self.step = "starting engine"
             self._admission.set_result(None)
 
     def refuse(self, reason: str, *, available: int) -> None:
