@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from appliance.engines.driver import Choice
+from appliance.engines.driver import Choice, Shape
 from appliance.models.architecture import Numbers
 
 
@@ -27,6 +27,13 @@ def choices(path: Path) -> tuple[Choice, ...]:
     if isinstance(config, dict) and Numbers(config).encoder:  # (3)
         return (Choice("runner", "pooling", f"`{names[0]}` is an encoder"),)
     return ()
+
+
+def length(packed: int | None, shape: Shape) -> tuple[Choice, ...]:
+    """The length of text that an artifact was packed for, as far as its model reaches: llama.cpp would go beyond."""
+    if packed is None:
+        return ()
+    return (Choice("max_model_len", min(packed, shape.context or packed), "its artifact's `context_size` says so"),)
 
 
 def _json(path: Path) -> Any:

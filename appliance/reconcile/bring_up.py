@@ -22,7 +22,7 @@ from appliance.models.lockfile import Lock
 from appliance.models.shape import shape
 from appliance.models.sources import LocalSource, parse_source
 from appliance.models.store import Store
-from appliance.models.task import choices
+from appliance.models.task import choices, length
 from appliance.models.template import template
 from appliance.plan.desired import DesiredModel, EngineSpec
 from appliance.process.engine_process import EngineProcess
@@ -99,7 +99,7 @@ class BringUp:
             chosen = (*driver.choose(engine.spec, chat), *_task(engine.spec, model), *await self._lora(engine.spec))
             launch = replace(launch, chosen=chosen, developer=chat.developer)
             found = await asyncio.to_thread(shape, model)
-            launch = replace(launch, chosen=(*chosen, *_context(engine.spec, packed, found)))
+            launch = replace(launch, chosen=(*chosen, *_length(engine.spec, packed, found)))
             warm = await self._admission(engine, driver, launch, found)
             self._say(engine, Progress(f"model {engine.spec.model}", "starting engine"))
             zygote = await self._zygote(engine.spec, driver, launch, environment) if warm else None
@@ -219,11 +219,9 @@ def _task(spec: EngineSpec, model: Path) -> tuple[Choice, ...]:
     return choices(model)
 
 
-def _context(spec: EngineSpec, packed: int | None, shape: Shape) -> tuple[Choice, ...]:
-    """The length that the artifact was packed for, as far as its model reaches, where the file is silent."""
-    if packed is None or spec.command or "max_model_len" in spec.arguments:
-        return ()
-    return (Choice("max_model_len", min(packed, shape.context or packed), "the artifact's `context_size` says so"),)
+def _length(spec: EngineSpec, packed: int | None, shape: Shape) -> tuple[Choice, ...]:
+    """What the artifact says of the length of texts, where the file does not."""
+    return () if spec.command or "max_model_len" in spec.arguments else length(packed, shape)
 
 
 def _versions(environment: InstalledEnvironment) -> tuple[tuple[str, str], ...]:

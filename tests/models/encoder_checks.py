@@ -284,7 +284,7 @@ def nomic(script: str, _texts: str, minilm: str, scratch: str) -> dict[str, Any]
     keys = wordpiece_keys(minilm)
     torch.manual_seed(12)
     config = NomicBertConfig(
-        vocab_size=len(keys["tokens"]), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=len(keys["tokens"]), hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=96, max_position_embeddings=128, initializer_range=0.5,
     )  # fmt: skip
     model = NomicBertModel(config, add_pooling_layer=False).eval()
