@@ -9,22 +9,11 @@ from typing import Any
 from appliance.cli import output
 from appliance.cli.loading import base_of, read
 from appliance.cli.progress import shown
-from appliance.cli.weights import store_of
-from appliance.config.load import Loaded
+from appliance.cli.weights import sources_of, store_of
 from appliance.errors import ApplianceError, ConfigError
 from appliance.models.garbage import Item, collect, contents
-from appliance.models.sources import LocalSource, Source, parse_source
+from appliance.models.sources import LocalSource, parse_source
 from appliance.progress import Report
-
-
-def sources_of(loaded: Loaded) -> dict[str, Source]:
-    """Every source that the file declares, adapters' too, by the name that it is asked for."""
-    base = base_of(loaded)
-    sources = {}
-    for name, model in loaded.appliance.models.items():
-        sources[name] = parse_source(model.source, base=base)
-        sources |= {each.name: parse_source(each.source, base=base) for each in model.adapters}
-    return sources
 
 
 def verify(file: Path | None, model: str | None, *, repair: bool, as_json: bool) -> bool:

@@ -15,7 +15,7 @@ from appliance.config.load import Loaded
 from appliance.config.models import Model
 from appliance.errors import ApplianceError, SourceError
 from appliance.models.checkpoint import Checkpoint
-from appliance.models.sources import parse_source
+from appliance.models.sources import Source, parse_source
 from appliance.models.store import Store
 from appliance.progress import Report
 from appliance.state import StateDirectory
@@ -31,21 +31,33 @@ def store_of(loaded: Loaded) -> Store:
     return Store(state.models, token=token.get_secret_value() if token else None)
 
 
+def sources_of(loaded: Loaded) -> dict[str, Source]:
+    """Every source that the file declares, adapters' too, by the name that it is asked for."""
+    base = base_of(loaded)
+    sources = {}
+    for name, model in loaded.appliance.models.items():
+        sources[name] = parse_source(model.source, base=base)
+        sources |= {each.name: parse_source(each.source, base=base) for each in model.adapters}
+    return sources
+
+
 def pull(file: Path | None, model: str | None) -> None:
+    """Fetch every model and adapter, or those of one model."""
     loaded = read(file)
     models = loaded.appliance.models
     if model is not None and model not in models:
         raise ApplianceError(f"the file declares no model `{model}`", hint=f"it declares {', '.join(sorted(models))}")
     store = store_of(loaded)
-    names = [model] if model else sorted(models)
+    sources = sources_of(loaded)
+    names = [model, *(each.name for each in models[model].adapters)] if model else sorted(sources)
 
     async def all_at_once(report: Report) -> list[Checkpoint | BaseException]:
         room = asyncio.Semaphore(AT_ONCE)
 
         async def one(name: str) -> Checkpoint:
             async with room:
-                source = parse_source(models[name].source, base=base_of(loaded))
-                return await store.pull(source, report, subject=f"model {name}")
+                kind = "model" if name in models else "adapter"
+                return await store.pull(sources[name], report, subject=f"{kind} {name}")
 
         return await asyncio.gather(*map(one, names), return_exceptions=True)
 

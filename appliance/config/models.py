@@ -177,7 +177,8 @@ class Adapter(Strict):
     name: Name
     """The name clients ask for."""
     source: Text
-    """Where the adapter's bytes are; the same forms as a model's `source`."""
+    """Where the adapter's bytes are; the same forms as a model's `source`. A directory as PEFT writes it, a GGUF, or an
+    artifact of `oci:` that has a LoRA layer."""
 
 
 class Model(Strict):
@@ -198,8 +199,8 @@ class Model(Strict):
     checkpoint tells."""
 
     quantize: Literal[4, 6, 8] | None = None
-    """Bits of a weight that a GGUF file is quantized to anew when it is converted for MLX. null: as close to the file
-    as MLX can hold it."""
+    """Bits of a weight that a GGUF file, from whatever source, is quantized to anew when it is converted for MLX. null:
+    as close to the file as MLX can hold it."""
 
     load: Literal["startup", "on_demand"] = "startup"
     """When the engine is started: with the appliance, or at the first request."""

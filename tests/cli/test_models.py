@@ -77,3 +77,17 @@ def test_model_that_runs_code_of_its_checkpoint_is_named_in_the_plan(machine: Ma
     machine.write(models=f"  one: {{source: ./weights, backend: vllm, engine: {engine}}}\n  two: {{source: ./weights}}")
     assert json.loads(machine.run("plan", "--json").stdout)["trust_remote_code"] == ["one"]
     assert "one would run code from its checkpoint" in machine.run("plan").stderr
+
+
+def test_pull_brings_adapters_too_and_those_of_one_model_alone(stocked: Machine) -> None:
+    stocked.write(
+        models="  one: {source: 'pypi:one==1.0', adapters: [{name: low, source: 'pypi:two==1.0'}]}\n"
+        "  three: {source: ./none}"
+    )
+    result = stocked.run("pull", "one")
+    assert result.returncode == 0, result.stderr
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["one", "low"]
+    everything = stocked.run("pull")
+    assert everything.returncode == 1
+    assert sorted(line.split("\t")[0] for line in everything.stdout.splitlines()) == ["low", "one"]
+    assert "does not exist" in everything.stderr
