@@ -107,6 +107,7 @@ def adapt(module: Any, kind: str) -> Model:
     trunk = _trunk(module, kind)
     _select_rows(trunk)
     _replace_attention(module)
+    _replace_soft_caps(module)
     caches = [LayerCache(index, LayerShape(0, 0, 0), window) for index, window in enumerate(_windows(module, kind))]
     model = Model(module, trunk, caches, kind)
     _trace(model)
@@ -153,6 +154,32 @@ def _replace_attention(module: Any) -> None:
         source = sys.modules[name]
         if getattr(source, "scaled_dot_product_attention", None) is base.scaled_dot_product_attention:
             source.scaled_dot_product_attention = attention  # type: ignore[attr-defined]
+
+
+def _replace_soft_caps(module: Any) -> None:
+    """Gemma 2 bounds its scores, which no function of MLX does, so that its definition computes attention by itself."""
+    from mlx_lm.models import gemma2
+
+    class SoftCapped(gemma2.Attention):  # type: ignore[misc]
+        def __call__(self, x: Any, mask: Any = None, cache: Any = None) -> Any:
+            rows, count, _ = x.shape
+            queries, keys, values = (
+                project(x).reshape(rows, count, heads, -1).transpose(0, 2, 1, 3)
+                for project, heads in (
+                    (self.q_proj, self.n_heads),
+                    (self.k_proj, self.n_kv_heads),
+                    (self.v_proj, self.n_kv_heads),
+                )
+            )
+            queries, keys = self.rope(queries, offset=cache.offset), self.rope(keys, offset=cache.offset)
+            keys, values = cache.update_and_fetch(keys, values)
+            cache.cap = self.attn_logit_softcapping
+            output = cache.attend(queries, keys, self.scale, mask, None)
+            return self.o_proj(output.transpose(0, 2, 1, 3).reshape(rows, count, -1))
+
+    for each in module.modules():
+        if type(each) is gemma2.Attention:
+            each.__class__ = SoftCapped
 
 
 def _windows(module: Any, kind: str) -> Iterator[int | None]:

@@ -35,6 +35,8 @@ class LayerCache:
         self.index = index
         self.shape = shape
         self.window = window
+        self.cap: float | None = None
+        """What bounds the scores softly; no function of MLX's and no kernel does that."""
         self.step: Step | None = None
         self._fresh: tuple[Any, Any] | None = None
         self._keys: Any = None
@@ -96,8 +98,8 @@ class LayerCache:
         pages = step.pages(step.tables, self.shape.heads)
         keys, values = self._gather(pages, step.block_size)
         seen = step.seen(window)
-        if on_cpu() and sinks is None:
-            return _grouped_attention(queries, keys, values, scale, seen)
+        if self.cap is not None or (on_cpu() and sinks is None):
+            return _grouped_attention(queries, keys, values, scale, seen, self.cap)
         return mlx().fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=seen, sinks=sinks)
 
     def _prefill(self, step: Step, chunk: Chunk, queries: Any, scale: float, window: int | None, sinks: Any) -> Any:
@@ -115,7 +117,10 @@ class LayerCache:
             columns = mx.arange(chunk.context)[None, :]
             mask = (columns <= rows) & (columns > rows - window)
         rows = queries[chunk.start : chunk.stop, :, 0].swapaxes(0, 1)[None]
-        out = mx.fast.scaled_dot_product_attention(rows, keys, values, scale=scale, mask=mask, sinks=sinks)
+        if self.cap is not None:
+            out = _grouped_attention(rows, keys, values, scale, mask, self.cap)
+        else:
+            out = mx.fast.scaled_dot_product_attention(rows, keys, values, scale=scale, mask=mask, sinks=sinks)
         return out[0].swapaxes(0, 1)[:, :, None]
 
     def _gather(self, pages: Any, block_size: int) -> tuple[Any, Any]:
@@ -129,13 +134,21 @@ class LayerCache:
         )
 
 
-def _grouped_attention(queries: Any, keys: Any, values: Any, scale: float, seen: Any) -> Any:
-    """One query per row. Query heads that share a key head are the rows of one product: MLX's own CPU version makes
-    one product per query head, and reads the keys as often."""
+def _grouped_attention(queries: Any, keys: Any, values: Any, scale: float, mask: Any, cap: float | None) -> Any:
+    """Query heads that share a key head are the rows of one product: for one query a row MLX's own CPU version makes
+    one product per query head, and reads the keys as often. `mask` is `causal`, or true where a query may look."""
     mx = mlx()
-    rows, heads, _, size = queries.shape
+    rows, heads, count, size = queries.shape
     shared = keys.shape[1]
-    grouped = (queries * scale).reshape(rows, shared, heads // shared, size)
-    scores = mx.where(seen, grouped @ keys.swapaxes(-1, -2), mx.array(-mx.inf, dtype=queries.dtype))
+    grouped = (queries * scale).reshape(rows, shared, heads // shared * count, size)
+    scores = grouped @ keys.swapaxes(-1, -2)
+    if cap is not None:
+        scores = mx.tanh(scores / cap) * cap
+    if isinstance(mask, str):
+        context = keys.shape[2]
+        mask = mx.arange(context)[None, :] <= mx.arange(context - count, context)[:, None]
+    if count > 1:
+        mask = mx.tile(mask, (heads // shared, 1))
+    scores = mx.where(mask, scores, mx.array(-mx.inf, dtype=queries.dtype))
     weights = mx.softmax(scores, axis=-1, precise=True)
-    return (weights @ values).reshape(rows, heads, 1, values.shape[-1])
+    return (weights @ values).reshape(rows, heads, count, values.shape[-1])

@@ -64,6 +64,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "mlp_bias": False,
     },
     "olmo2": {},
+    "gemma2": {"query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 30.0},
     "starcoder2": {"norm_epsilon": 1e-5},
     "gpt_oss": {
         "num_local_experts": 4,
@@ -87,8 +88,15 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "rope_scaling": {"type": "yarn", "factor": 2.0, "mscale_all_dim": 0, "original_max_position_embeddings": 64},
     },
 }
+QUANTIZED: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"affine-{bits}": ("llama", {"bits": bits, "group_size": 32}) for bits in (2, 3, 4, 5, 6, 8)},
+    "mxfp4": ("llama", {"bits": 4, "group_size": 32, "mode": "mxfp4"}),
+    "mxfp8": ("llama", {"bits": 8, "group_size": 32, "mode": "mxfp8"}),
+    "nvfp4": ("llama", {"bits": 4, "group_size": 16, "mode": "nvfp4"}),
+    "experts in mxfp4": ("gpt_oss", {"bits": 4, "group_size": 32, "mode": "mxfp4"}),
+}
+"""Of each an architecture, and what mlx_lm's `quantize_model` makes of it, as `mlx_lm.convert` does."""
 REFUSED: dict[str, dict[str, Any]] = {
-    "gemma2": {"query_pre_attn_scalar": 8, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     "mamba2": {
         "num_heads": 4,
         "state_size": 8,
@@ -111,13 +119,15 @@ PROMPT, TOTAL = 21, 45
 def main(scratch: str) -> dict[str, Any]:
     return {
         "worst": {name: worst(name, Path(scratch)) for name in ARCHITECTURES},
+        "quantized": {name: worst(name, Path(scratch)) for name in QUANTIZED},
         "refused": {name: refusal(name, Path(scratch)) for name in REFUSED},
     }
 
 
-def save(name: str, scratch: Path, own: dict[str, Any]) -> Path:
+def save(name: str, scratch: Path, own: dict[str, Any], quantization: dict[str, Any] | None = None) -> Path:
     import mlx.core as mx
-    from mlx.utils import tree_flatten
+    from mlx.utils import tree_flatten, tree_unflatten
+    from mlx_lm.utils import quantize_model
 
     config = {**COMMON, "model_type": name, **own}
     module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
@@ -128,7 +138,12 @@ def save(name: str, scratch: Path, own: dict[str, Any]) -> Path:
         key: mx.random.normal(each.shape) * 0.25 if each.ndim > 1 else each
         for key, each in tree_flatten(model.parameters())
     }
-    path = scratch / name
+    if quantization:
+        model.update(tree_unflatten(list(weights.items())))
+        settings = {"mode": "affine", **quantization}
+        model, config = quantize_model(model, config, settings.pop("group_size"), settings.pop("bits"), **settings)
+        weights = dict(tree_flatten(model.parameters()))
+    path = scratch / f"{name}-{'-'.join(map(str, (quantization or {}).values()))}"
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
     mx.save_safetensors(str(path / "model.safetensors"), weights)
@@ -142,7 +157,9 @@ def worst(name: str, scratch: Path) -> dict[str, float]:
     from appliance_metal.model import load
     from appliance_metal.step import Span, Step
 
-    path = save(name, scratch, ARCHITECTURES[name])
+    architecture, quantization = QUANTIZED.get(name, (name, None))
+    own = ARCHITECTURES[architecture] | ({"hidden_size": 64} if quantization else {})  # routers are in groups of 64
+    path = save(architecture, scratch, own, quantization)
     mx.random.seed(1)
     sequences = [mx.random.randint(0, COMMON["vocab_size"], (TOTAL,)).tolist() for _ in range(3)]
     reference, _ = mlx_lm.utils.load_model(path)
