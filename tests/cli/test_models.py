@@ -72,6 +72,22 @@ def test_fit_counts_a_local_model_and_names_a_target(machine: Machine) -> None:
     assert "m2-16gb" in wrong.stderr
 
 
+def test_fit_counts_a_gguf_as_a_mac_holds_it_and_as_the_file_has_it_quantized(machine: Machine) -> None:
+    gguf = tiny(kind="F16", embeddings="F16")
+    gguf.write(machine.directory / "m.gguf")
+    entries = (
+        "plain: {source: ./m.gguf}",
+        "eight: {source: ./m.gguf, quantize: 8}",
+        "four: {source: ./m.gguf, quantize: 4}",
+    )
+    machine.write(models="".join(f"  {entry}\n" for entry in entries))
+    found = json.loads(machine.run("fit", "--target", "m2-16gb", "--json").stdout)
+    weights = {each["model"]: each["weights"] for each in found}
+    matrices = sum(rows * columns for kind, (rows, *rest) in gguf.tensors.values() for columns in rest if kind == "F16")
+    assert weights["plain"] - weights["eight"] == matrices * (16 - 9) // 8
+    assert weights["plain"] - weights["four"] == matrices * (16 - 5) // 8
+
+
 def test_model_that_runs_code_of_its_checkpoint_is_named_in_the_plan(machine: Machine) -> None:
     engine = "{trust_remote_code: true}"
     machine.write(models=f"  one: {{source: ./weights, backend: vllm, engine: {engine}}}\n  two: {{source: ./weights}}")
