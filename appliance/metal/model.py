@@ -160,7 +160,7 @@ def _replace_soft_caps(module: Any) -> None:
     """Gemma 2 bounds its scores, which no function of MLX does, so that its definition computes attention by itself."""
     from mlx_lm.models import gemma2
 
-    class SoftCapped(gemma2.Attention):  # type: ignore[misc]
+    class SoftCapped(gemma2.Attention):
         def __call__(self, x: Any, mask: Any = None, cache: Any = None) -> Any:
             rows, count, _ = x.shape
             queries, keys, values = (
