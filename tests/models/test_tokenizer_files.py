@@ -179,6 +179,14 @@ def test_unigram_model_is_its_scores() -> None:
     assert {each["type_id"] for each in pair} == {0}
 
 
+def test_unigram_model_knows_what_to_make_of_the_unknown() -> None:
+    kinds = tiny_encoder(spm=True).metadata["tokenizer.ggml.token_type"]
+    silent: dict[str, Any] = {"tokenizer__ggml__unknown_token_id": None}
+    assert encoder(spm=True, **silent)["model"]["unk_id"] == 3
+    with pytest.raises(Refused, match="no other covers"):
+        encoder(spm=True, **silent, tokenizer__ggml__token_type=[1 if kind == 2 else kind for kind in kinds])
+
+
 def test_t5_ends_its_texts_and_begins_none() -> None:
     silent = dict.fromkeys(("tokenizer__ggml__add_bos_token", "tokenizer__ggml__add_eos_token"))
     metadata = dict(tiny_encoder(spm=True).with_metadata(**silent).metadata) | {"general.architecture": "t5"}

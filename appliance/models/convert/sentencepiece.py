@@ -88,6 +88,8 @@ class Unigram(Vocabulary):
         unknown = self.id_of("unknown_token_id")
         if unknown is None:
             unknown = next((index for index, kind in enumerate(self.kinds) if kind == UNKNOWN), None)
+        if unknown is None and BYTE not in self.kinds:
+            raise damaged("`tokenizer.ggml.tokens` has no token for what no other covers")
         scores = scores_of(self.metadata, len(self.tokens))
         # Fillers have a score far below all others, from which the score of what no token covers would be derived.
         used = [score for score, kind in zip(scores, self.kinds, strict=True) if kind != UNUSED]
