@@ -37,9 +37,13 @@ class Batch:
     entries: tuple[Entry, ...]
 
     @classmethod
-    def of(cls, scheduled: Mapping[str, int], requests: Requests) -> Batch:
-        """Single tokens first, since attention treats those together."""
-        order = sorted(scheduled, key=lambda name: scheduled[name] > 1)
+    def of(cls, scheduled: Mapping[str, int], requests: Requests, block_size: int, *, short: int = 0) -> Batch:
+        """Those that attend by rows first, since attention treats their rows together."""
+
+        def late(name: str) -> bool:
+            return not requests[name].span(scheduled[name], block_size).by_rows(short)
+
+        order = sorted(scheduled, key=late)
         entries, start = [], 0
         for name in order:
             request, count = requests[name], scheduled[name]
@@ -74,9 +78,9 @@ class Batch:
         """Of each row its LoRARequest, or None."""
         return [entry.request.adapter for entry in self.entries for _ in range(entry.count)]
 
-    def step(self, block_size: int, *, rounded: bool) -> Step:
+    def step(self, block_size: int, *, short: int, rounded: bool) -> Step:
         spans = [entry.request.span(entry.count, block_size) for entry in self.entries]
-        return Step.build(spans, block_size, rounded=rounded)
+        return Step.build(spans, block_size, short=short, rounded=rounded)
 
 
 def _scored(request: Request, count: int) -> int:

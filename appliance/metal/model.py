@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import kernels, linear
 from .device import mlx, on_cpu
 from .paged import LayerCache, LayerShape
 from .step import Span, Step
@@ -27,48 +28,68 @@ class Model:
     kind: str
     compiled: bool = False
     """Whether steps of decodes alone are compiled: one traced graph for each shape instead of a new one every step."""
+    short: int = 0
+    """Of chunks whose tokens times context are up to this, each token attends for itself."""
     _decode: Any = None
+    _written: list[Any] = field(default_factory=list)
+    _scattered: list[LayerCache] = field(default_factory=list)
 
     def logits(self, tokens: Any, step: Step, rows: Any) -> Any:
         """(tokens,) to (rows, vocabulary): the head is applied to the rows that need it only; None is all of them."""
-        if rows is None and self.compiled and not step.chunks:
+        if rows is None and self.compiled and step.decodes_alone:
             return self._replay(tokens, step)
-        self._use(step, rows)
-        return self.module(tokens[:, None], cache=self.caches)[:, 0]
+        return self._run(self.module, tokens, step, rows)
 
     def hidden(self, tokens: Any, step: Step) -> Any:
         """(tokens,) to (tokens, hidden size), after the last norm."""
-        self._use(step, None)
-        return self.trunk(tokens[:, None], cache=self.caches)[:, 0]
+        return self._run(self.trunk, tokens, step, None)
+
+    def take_written(self) -> list[Any]:
+        """What has to be computed, beside its output, for the last step's keys and values to be in the pools.
+
+        Nothing is kept: a pool that somebody else refers to would be copied by the next step.
+        """
+        taken, self._written = self._written, []
+        return taken
 
     def _replay(self, tokens: Any, step: Step) -> Any:
-        """What `logits` gives, from a graph that was traced before. Pools go in and come out: MLX writes in place."""
+        """What `logits` gives, from a graph that was traced before. Pools go in, and come out where MLX writes to them:
+        in place."""
+        count, block_size = len(step.arrays), step.block_size
 
         def forward(tokens: Any, *arrays: Any) -> tuple[Any, ...]:
-            pools = iter(arrays[5:])
+            pools = iter(arrays[count:])
             for cache in self.caches:
                 cache.arrays = next(pools), next(pools)
-            self._use(Step.of_arrays(arrays[:5], step.block_size), None)
-            logits = self.module(tokens[:, None], cache=self.caches)[:, 0]
-            return (logits, *(array for cache in self.caches for array in cache.arrays))
+            logits = self._run(self.module, tokens, Step.of_arrays(arrays[:count], block_size), None)
+            self._scattered = [cache for cache in self.caches if cache.attended is None]
+            for cache in self.caches:
+                cache.attended = None  # an array of the trace, which nobody may compute
+            return (logits, *(array for cache in self._scattered for array in cache.arrays))
 
         self._decode = self._decode or mlx().compile(forward)
         before = [array for cache in self.caches for array in cache.arrays]
         logits, *after = self._decode(tokens, *step.arrays, *before)
-        for index, cache in enumerate(self.caches):
-            cache.arrays = after[2 * index], after[2 * index + 1]
+        for pools, caches in ((before, self.caches), (after, self._scattered)):
+            for index, cache in enumerate(caches):
+                cache.arrays = pools[2 * index], pools[2 * index + 1]
+        self._written = after
         return logits
 
-    def _use(self, step: Step, rows: Any) -> None:
+    def _run(self, part: Any, tokens: Any, step: Step, rows: Any) -> Any:
         for cache in self.caches:
             cache.step = step
         self.trunk.select(rows)
+        output = part(tokens[:, None], cache=self.caches)[:, 0]
+        self._written = [array for cache in self.caches for array in cache.written]
+        return output
 
     def drop(self) -> None:
         """Refer to no array any more."""
         for cache in self.caches:
             cache.free()
         self.module = self.trunk = self._decode = None
+        self._written, self._scattered = [], []
 
     @property
     def bytes(self) -> int:
@@ -97,7 +118,12 @@ def load(path: Path, dtype: str) -> Model:
         module.set_dtype(getattr(mx, dtype))
     module.eval()
     model = adapt(module, str(config.get("model_type", type(module).__module__)))
-    model.compiled = not on_cpu()
+    if not on_cpu():
+        linear.flatten(module)
+        model.compiled = True
+        # Without the kernel, rows would each gather the context that they share.
+        fits = kernels.enabled() and all(cache.layout(1, 1, cache.window) for cache in model.caches)
+        model.short = kernels.SHORT if fits else 0
     mx.eval(module.parameters())
     return model
 
@@ -220,7 +246,7 @@ def _trace(model: Model) -> None:
                 f"`{model.kind}`: layer {probe.index} computes attention by itself ({probe.attended} calls of"
                 " mlx-lm's scaled_dot_product_attention on its own cache, where 1 is expected)"
             )
-        model.caches[probe.index].shape = probe.shape
+        model.caches[probe.index].shape, model.caches[probe.index].cap = probe.shape, probe.cap
 
 
 class _Probe(LayerCache):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from . import kernels
 from .device import mlx, on_cpu
 from .step import Chunk, Step
 
@@ -39,6 +40,8 @@ class LayerCache:
         """What bounds the scores softly; no function of MLX's and no kernel does that."""
         self.step: Step | None = None
         self._fresh: tuple[Any, Any] | None = None
+        self.attended: Any = None
+        """What attention gave, where computing that is what writes the step's keys and values."""
         self._keys: Any = None
         self._values: Any = None
 
@@ -49,7 +52,7 @@ class LayerCache:
         self._values = mx.zeros((rows, self.shape.value_size), dtype=dtype)
 
     def free(self) -> None:
-        self._keys = self._values = self._fresh = self.step = None
+        self._keys = self._values = self._fresh = self.attended = self.step = None
 
     @property
     def arrays(self) -> tuple[Any, Any]:
@@ -58,6 +61,11 @@ class LayerCache:
     @arrays.setter
     def arrays(self, pools: tuple[Any, Any]) -> None:
         self._keys, self._values = pools
+
+    @property
+    def written(self) -> list[Any]:
+        """What has to be computed for the last step's keys and values to be in the pools."""
+        return [self._keys, self._values] if self.attended is None else [self.attended]
 
     @property
     def offset(self) -> Any:
@@ -69,12 +77,7 @@ class LayerCache:
         return Window(window_size) if window_size else None
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
-        """Write (tokens, heads, 1, size). What comes back is what came: `attend` reads the pool."""
-        assert self.step is not None  # noqa: S101 - see offset
-        slots = self.step.slots(self.shape.heads)
-        # The one reference to each pool: with another, MLX would copy it instead of writing in place.
-        self._keys[slots] = keys[:, :, 0].astype(self._keys.dtype)
-        self._values[slots] = values[:, :, 0].astype(self._values.dtype)
+        """Take (tokens, heads, 1, size). What comes back is what came: `attend` writes to the pools and reads them."""
         self._fresh = keys, values
         return keys, values
 
@@ -83,10 +86,27 @@ class LayerCache:
         step = self.step
         assert step is not None and self._fresh is not None and keys is self._fresh[0]  # noqa: S101, PT018 - checked once, when the model was loaded
         window = mask.size if isinstance(mask, Window) else self.window
-        parts = [self._decode(step, queries[: step.decodes], scale, window, sinks)] if step.decodes else []
+        group = queries.shape[1] // self.shape.heads
+        layout = self.layout(group, step.block_size, window) if kernels.enabled() else None
+        in_kernel = layout is not None and kernels.writes() and not step.chunks
+        if not in_kernel:
+            self._write(step)
+        if layout is not None and step.rows:
+            parts = [self._in_kernel(layout, in_kernel, step, queries[: step.rows], scale, sinks)]
+        else:
+            parts = [self._rows(step, queries[: step.rows], scale, window, sinks)] if step.rows else []
         parts += [self._prefill(step, chunk, queries, scale, window, sinks) for chunk in step.chunks]
+        output = parts[0] if len(parts) == 1 else mlx().concatenate(parts)
+        self.attended = output if in_kernel else None
         self._fresh = None
-        return parts[0] if len(parts) == 1 else mlx().concatenate(parts)
+        return output
+
+    def layout(self, group: int, block_size: int, window: int | None) -> kernels.Layout | None:
+        """How the kernel would go about this layer, with `group` queries for each key. None: it cannot."""
+        shape = self.shape
+        if shape.key_size != shape.value_size or self.cap is not None:
+            return None
+        return kernels.Layout.of(shape.heads, group, shape.key_size, block_size, window)
 
     def copy_blocks(self, pairs: Iterable[tuple[int, int]], block_size: int) -> None:
         size = self.shape.heads * block_size
@@ -94,13 +114,28 @@ class LayerCache:
             for pool in (self._keys, self._values):
                 pool[target * size : (target + 1) * size] = pool[source * size : (source + 1) * size]
 
-    def _decode(self, step: Step, queries: Any, scale: float, window: int | None, sinks: Any) -> Any:
-        pages = step.pages(step.tables, self.shape.heads)
+    def _write(self, step: Step) -> None:
+        assert self._fresh is not None  # noqa: S101 - see attend
+        keys, values = self._fresh
+        slots = step.slots(self.shape.heads)
+        # The one reference to each pool: with another, MLX would copy it instead of writing in place.
+        self._keys[slots] = keys[:, :, 0].astype(self._keys.dtype)
+        self._values[slots] = values[:, :, 0].astype(self._values.dtype)
+
+    def _rows(self, step: Step, queries: Any, scale: float, window: int | None, sinks: Any) -> Any:
+        pages = step.pages(step.row_tables, self.shape.heads)
         keys, values = self._gather(pages, step.block_size)
         seen = step.seen(window)
         if self.cap is not None or (on_cpu() and sinks is None):
             return _grouped_attention(queries, keys, values, scale, seen, self.cap)
         return mlx().fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=seen, sinks=sinks)
+
+    def _in_kernel(self, layout: Any, writes: bool, step: Step, queries: Any, scale: float, sinks: Any) -> Any:
+        assert self._fresh is not None  # noqa: S101 - see attend
+        dtype = self._keys.dtype
+        fresh = tuple(each.astype(dtype) for each in self._fresh) if writes else None
+        output = kernels.attend(layout, queries.astype(dtype), fresh, self.arrays, step, scale, sinks)
+        return output.astype(queries.dtype)
 
     def _prefill(self, step: Step, chunk: Chunk, queries: Any, scale: float, window: int | None, sinks: Any) -> Any:
         mx = mlx()

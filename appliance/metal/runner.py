@@ -32,7 +32,7 @@ class MetalModelRunner:
         self._block_size = config.cache_config.block_size
         self._pooler = Pooler.of(config) if config.model_config.runner_type == "pooling" else None
         self._reference = ReferenceSampler(config) if self._pooler is None else None
-        self._waiting: tuple[Batch, Any] | None = None
+        self._waiting: tuple[Batch, Any, list[Any]] | None = None
         self._last: StepOutput | None = None
 
     def execute_model(self, scheduled: SchedulerOutput) -> ModelRunnerOutput | None:
@@ -41,34 +41,36 @@ class MetalModelRunner:
         if not scheduled.total_num_scheduled_tokens:
             return EMPTY_MODEL_RUNNER_OUTPUT
         self._copy_blocks(scheduled)
-        batch = Batch.of(scheduled.num_scheduled_tokens, self.requests)
-        tokens = self._tokens(batch)
-        if isinstance(self.mlx_model, Encoder):
+        model = self.mlx_model
+        if isinstance(model, Encoder):
             assert self._pooler is not None  # noqa: S101 - checked when it was loaded
-            return self._pooler(batch, self.mlx_model.hidden(tokens, [entry.count for entry in batch.entries]))
-        step = batch.step(self._block_size, rounded=self.mlx_model.compiled)
+            batch = Batch.of(scheduled.num_scheduled_tokens, self.requests, self._block_size)
+            return self._pooler(batch, model.hidden(self._tokens(batch), [entry.count for entry in batch.entries]))
+        batch = Batch.of(scheduled.num_scheduled_tokens, self.requests, self._block_size, short=model.short)
+        tokens = self._tokens(batch)
+        step = batch.step(self._block_size, short=model.short, rounded=model.compiled)
         adapted = self.adapters.use(batch.adapters)
         if self._pooler is not None:
-            hidden = self.mlx_model.hidden(tokens, step)
-            mlx().async_eval(hidden, *self.pools())
+            hidden = model.hidden(tokens, step)
+            mlx().async_eval(hidden, *model.take_written())
             return self._pooler(batch, hidden)
         # A graph that is traced once would keep the adapters of the step that it was traced in.
         whole = not adapted and batch.rows == list(range(len(tokens)))
         rows = None if whole else mlx().array(batch.rows, dtype=mlx().int32)
-        self._waiting = batch, self.mlx_model.logits(tokens, step, rows)
+        self._waiting = batch, model.logits(tokens, step, rows), model.take_written()
         return None
 
     def sample_tokens(self, grammar: GrammarOutput | None) -> StepOutput:
         assert self._waiting is not None  # noqa: S101 - vLLM's order of calls
-        (batch, logits), self._waiting = self._waiting, None
+        (batch, logits, written), self._waiting = self._waiting, None
         prompt_logprobs = self._prompt_logprobs(batch, logits)
         if batch.sampling_rows != list(range(len(batch.rows))):
             logits = logits[mlx().array(batch.sampling_rows, dtype=mlx().int32)]
         if grammar is not None:
             logits = _constrained(logits, grammar, batch.sampling)
         self._last = self._sample(batch, logits, prompt_logprobs)
-        # The pools as well: nothing may depend on the keys and values of a chunk before its next one.
-        mlx().async_eval(self._last.tokens, *self.pools())
+        # Keys and values as well: nothing may depend on those of a chunk before its next one.
+        mlx().async_eval(self._last.tokens, *written)
         return self._last
 
     def allocate(self, blocks: int, dtype: str) -> None:
@@ -79,6 +81,7 @@ class MetalModelRunner:
     def sleep(self) -> None:
         """Let go of weights and cache. The engine has no request left by then."""
         self.mlx_model.drop()
+        self.adapters.detach()
         self._last = None
 
     def wake(self, model: Model | Encoder) -> None:

@@ -1,7 +1,7 @@
 """One step's batch as MLX arrays: what is computed, where it is written, and what each row may see.
 
 All scheduled tokens are one forward of shape (tokens, 1): the linear layers see one matrix, each row has its own
-position, and only attention tells rows apart. Decode rows come first, prefill chunks after them.
+position, and only attention tells rows apart. Rows that attend each for itself come first, prefill chunks after them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ class Span:
     def context(self) -> int:
         return self.first + self.count
 
+    def by_rows(self, short: int) -> bool:
+        """Whether each of its tokens attends for itself: one does, and so do few, by their number times the context."""
+        return self.count == 1 or self.count * self.context <= short
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -44,12 +48,19 @@ class Chunk:
 
 @dataclass
 class Step:
-    """`positions` (tokens), `tables` (decodes, most blocks) and `contexts` (decodes) are int32 arrays."""
+    """`positions` (tokens), `tables` (short spans, most blocks), `owners`, `contexts` and `cached` (rows) are
+    int32 arrays.
+
+    The first `rows` tokens attend each for itself: decodes, and short chunks where a kernel takes those too. `owners`
+    are their tables, `contexts` how many tokens each sees, `cached` how many of those are not of this step.
+    """
 
     positions: Any
-    decodes: int
+    rows: int
     tables: Any
+    owners: Any
     contexts: Any
+    cached: Any
     chunks: tuple[Chunk, ...]
     block_size: int
     _blocks: Any
@@ -57,25 +68,28 @@ class Step:
     _cached: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, spans: Sequence[Span], block_size: int, *, rounded: bool = False) -> Step:
-        """Of spans in the order of their rows: those of one token first. `rounded` widens the table of blocks, so that
-        most steps have the shapes of the one before."""
+    def build(cls, spans: Sequence[Span], block_size: int, *, short: int = 0, rounded: bool = False) -> Step:
+        """Of spans in the order of their rows: those that are `by_rows` first. `rounded` widens the table of
+        blocks, so that most steps have the shapes of the one before."""
         mx = mlx()
         positions = np.concatenate([np.arange(span.first, span.context, dtype=np.int32) for span in spans])
         blocks = np.concatenate([_block_of_each(span, block_size) for span in spans])
-        decodes = [span for span in spans if span.count == 1]
-        most = max((len(span.blocks) for span in decodes), default=0)
+        first = [span for span in spans if span.by_rows(short)]
+        rows = sum(span.count for span in first)
+        most = max((len(span.blocks) for span in first), default=0)
         if rounded:
             most += -most % (8 if most <= 32 else 32)
-        tables = np.zeros((len(decodes), most), dtype=np.int32)
-        for row, span in enumerate(decodes):
+        tables = np.zeros((len(first), most), dtype=np.int32)
+        for row, span in enumerate(first):
             tables[row, : len(span.blocks)] = span.blocks
         return cls(
             positions=mx.array(positions),
-            decodes=len(decodes),
+            rows=rows,
             tables=mx.array(tables),
-            contexts=mx.array([span.context for span in decodes], dtype=mx.int32),
-            chunks=tuple(_chunks(spans[len(decodes) :], len(decodes))),
+            owners=mx.array(np.repeat(np.arange(len(first), dtype=np.int32), [span.count for span in first])),
+            contexts=mx.array(positions[:rows] + 1),
+            cached=mx.array(np.repeat([span.first for span in first], [span.count for span in first]).astype(np.int32)),
+            chunks=tuple(_chunks(spans[len(first) :], rows)),
             block_size=block_size,
             _blocks=mx.array(blocks),
             _offsets=mx.array(positions % block_size),
@@ -84,12 +98,23 @@ class Step:
     @property
     def arrays(self) -> tuple[Any, ...]:
         """All that a step of decodes alone consists of; `of_arrays` makes it again, in a trace for one."""
-        return self.positions, self.tables, self.contexts, self._blocks, self._offsets
+        return self.positions, self.tables, self.owners, self.contexts, self.cached, self._blocks, self._offsets
 
     @classmethod
     def of_arrays(cls, arrays: Sequence[Any], block_size: int) -> Step:
-        positions, tables, contexts, blocks, offsets = arrays
-        return cls(positions, len(contexts), tables, contexts, (), block_size, blocks, offsets)
+        positions, tables, owners, contexts, cached, blocks, offsets = arrays
+        return cls(positions, len(contexts), tables, owners, contexts, cached, (), block_size, blocks, offsets)
+
+    @property
+    def decodes_alone(self) -> bool:
+        return self.rows == len(self.positions) == len(self.tables)
+
+    @property
+    def row_tables(self) -> Any:
+        """(rows, most blocks): the table of each row."""
+        if self.rows == len(self.tables):
+            return self.tables
+        return self._once("row tables", lambda: self.tables[self.owners])
 
     def slots(self, heads: int) -> Any:
         """(tokens, heads): the row of the flat cache that each token's key and value of each head goes to."""
@@ -102,7 +127,7 @@ class Step:
         return self._once(("pages", id(table), heads), make)
 
     def seen(self, window: int | None) -> Any:
-        """(decodes, 1, 1, longest context, rounded up to blocks): what each decode row may look at."""
+        """(rows, 1, 1, longest context, rounded up to blocks): what each of the first rows may look at."""
         return self._once(("seen", window), lambda: self._seen(window))
 
     def _seen(self, window: int | None) -> Any:
