@@ -11,6 +11,7 @@ from typing import Any
 
 from appliance.engines.driver import Format, Shape
 from appliance.models.architecture import Numbers, layer_caches, layer_state, token_width
+from appliance.models.convert.architecture import ENCODERS
 from appliance.models.convert.gguf_file import read_header
 from appliance.models.convert.mlx_form import GROUP, mlx_bits
 from appliance.models.convert.refused import Refused
@@ -98,9 +99,10 @@ def _of_gguf(path: Path, wanted: Format, bits: int | None) -> Shape:
     except (Refused, OSError):
         return Shape(path.stat().st_size)  # its conversion will say what is wrong with it
     tensors = [Stored(each.name, each.type, each.shape, each.size) for each in header.tensors.values()]
-    if wanted == "mlx":
+    encoder = header.metadata.get("general.architecture") in ENCODERS  # which stays in floats, whoever serves it
+    if wanted == "mlx" and not encoder:
         tensors = [_converted(each, bits) for each in tensors]
-    return measure(as_config(header.metadata, header.tensors), tensors, dequantized=wanted == "hf")
+    return measure(as_config(header.metadata, header.tensors), tensors, dequantized=encoder or wanted == "hf")
 
 
 def _converted(tensor: Stored, wanted: int | None) -> Stored:

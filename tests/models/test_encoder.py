@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from appliance.engines.driver import Format
 from appliance.models.convert.command import convert
 from appliance.models.convert.refused import Refused
 from appliance.models.shape import shape
@@ -99,7 +100,10 @@ def test_encoder_that_does_not_add_up_is_refused(tmp_path: Path, changes: dict[s
 
 
 def test_encoder_keeps_nothing_from_token_to_token(tmp_path: Path) -> None:
-    gguf = tiny_encoder(kind="F16")
-    found = shape(gguf.write(tmp_path / "m.gguf"), "hf")
-    assert found.cache == ()
-    assert found.floats == sum(int(np.prod(each)) for _, each in gguf.tensors.values())
+    gguf = tiny_encoder(kind="Q8_0")
+    numbers = sum(int(np.prod(each)) for _, each in gguf.tensors.values())
+    formats: tuple[Format, ...] = ("hf", "mlx")
+    for wanted in formats:
+        found = shape(gguf.write(tmp_path / "m.gguf"), wanted)
+        assert found.cache == ()
+        assert (found.floats, found.weights) == (numbers, 2 * numbers)
