@@ -27,6 +27,10 @@ class Adapters:
         self._wrapped: dict[str, Any] = {}
         self._rows = _Rows()
 
+    def detach(self) -> None:
+        """Refer to no layer of the model any more."""
+        self._module, self._wrapped = None, {}
+
     def attach(self, module: Any) -> None:
         """The same adapters on weights that were read again."""
         self._module, self._wrapped = module, {}
