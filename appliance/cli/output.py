@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,8 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """A remark that must not be overlooked: red on a terminal."""
-    note(f"\x1b[31m{text}\x1b[0m" if sys.stderr.isatty() else text)
+    """A remark that must not be overlooked: red on a terminal, unless NO_COLOR (no-color.org) is set."""
+    note(f"\x1b[31m{text}\x1b[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text)
 
 
 def failure(error: ApplianceError) -> None:

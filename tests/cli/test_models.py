@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,7 +96,25 @@ def test_model_that_runs_code_of_its_checkpoint_is_named_in_the_plan(machine: Ma
     engine = "{trust_remote_code: true}"
     machine.write(models=f"  one: {{source: ./weights, backend: vllm, engine: {engine}}}\n  two: {{source: ./weights}}")
     assert json.loads(machine.run("plan", "--json").stdout)["trust_remote_code"] == ["one"]
-    assert "one would run code from its checkpoint" in machine.run("plan").stderr
+    said = "one would run code from its checkpoint (trust_remote_code)"
+    assert said in machine.run("plan").stderr
+    assert f"\x1b[31m{said}\x1b[0m" in on_a_terminal(machine, "plan")
+    machine.environ["NO_COLOR"] = "1"
+    assert said in (plain := on_a_terminal(machine, "plan"))
+    assert "\x1b[31m" not in plain
+
+
+def on_a_terminal(machine: Machine, *arguments: str) -> str:
+    """What the command writes to standard error where that is one."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "appliance", *arguments]
+    environ = machine._env()
+    subprocess.run(command, cwd=machine.directory, env=environ, stdout=subprocess.DEVNULL, stderr=theirs, check=False)
+    os.close(theirs)
+    try:
+        return os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
 
 
 def test_pull_brings_adapters_too_and_those_of_one_model_alone(stocked: Machine) -> None:
