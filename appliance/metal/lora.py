@@ -37,10 +37,6 @@ class Adapters:
         for number, adapter in self._adapters.items():
             self._apply(number, adapter)
 
-    def detach(self) -> None:
-        """Hold no weights of the model any more."""
-        self._module, self._wrapped = None, {}
-
     def add(self, request: Any) -> bool:
         if request.lora_int_id in self._adapters:
             return False
