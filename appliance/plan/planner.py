@@ -67,13 +67,13 @@ def _retire(desired: Desired, observed: Observed, now: float) -> Iterator[Action
 def _holds_the_fort(engine: ObservedEngine, desired: Desired, observed: Observed) -> bool:
     """Whether this engine of an outdated spec must go on serving.
 
-    Not when its model is gone, nor when its successor is ready. Until then it leaves only where its successor has all
-    but its memory, and needs that (`make_room`).
+    Not when its model is gone, nor when its successor is ready, nor where another of its spec does. Until then it
+    leaves only where its successor has all but its memory, and needs that (`make_room`).
     """
     want = desired.get(engine.spec.model)
-    return want is not None and not any(
-        e.spec == want.spec and e.state is EngineState.READY for e in observed.engines.values()
-    )
+    if want is None or _best(engine.spec, observed) != engine.id:
+        return False
+    return not any(e.spec == want.spec and e.state is EngineState.READY for e in observed.engines.values())
 
 
 def _restores(engine: ObservedEngine, desired: Desired, observed: Observed) -> bool:
@@ -90,6 +90,11 @@ def _backs_off(engine: ObservedEngine, desired: Desired, observed: Observed, now
 
 def _hopeless(engine: ObservedEngine) -> bool:
     return engine.state is EngineState.FAILED and engine.retry_at is None
+
+
+def _has_failed(mine: list[ObservedEngine]) -> bool:
+    """Whether a spec whose engines these are cannot be had: one that is there says more than the trace of another."""
+    return any(map(_hopeless, mine)) and not any(engine.state in _USEFUL for engine in mine)
 
 
 def _unload(desired: Desired, observed: Observed, now: float) -> Iterator[Action]:
@@ -133,7 +138,7 @@ def _launch(desired: Desired, observed: Observed, now: float) -> Iterator[Action
         seen = observed.last_good.get(name) == want.spec
         if reason := _start_reason(want, mine, bool(others) or name in observed.wanted, seen, now):
             yield Start(want.spec, reason)
-        elif any(map(_hopeless, mine)) and not others and (last := _restorable(want, siblings, observed)):
+        elif _has_failed(mine) and not others and (last := _restorable(want, siblings, observed)):
             yield Start(last, "the new revision failed; restoring the last good one")
 
 

@@ -72,6 +72,12 @@ def test_a_failed_successor_leaves_the_old_engine_in_place() -> None:
         assert plan(want, observed(old, failed), now=NOW) == ()
 
 
+def test_one_old_engine_is_enough_while_its_successor_is_not_there() -> None:
+    failed, first = engine(A2, EngineState.FAILED), engine(A1, EngineState.READY)
+    second = replace(first, id="second", since=5.0)
+    assert kinds(plan(desired(A2), observed(failed, first, second), now=NOW)) == [("Drain", "second")]
+
+
 def test_recreate_stops_the_old_engine_once_the_new_one_needs_nothing_but_its_memory() -> None:
     old = engine(A1, EngineState.READY)
     assert kinds(plan(recreated(A2), observed(old), now=NOW)) == [("Start", "a")]
