@@ -2,7 +2,8 @@
 
 parity.py CHECKPOINT TOKENS [alone] [preempted] [short]
 
-`short` leaves the chat template out: mlx_lm's quantized products on the CPU take a tenth of a second for each token.
+`short` has a line in the place of the chat template, since mlx_lm's quantized products on the CPU take a tenth of a
+second for each token. With it a prompt still fills a block, and grows beyond another.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ QUESTIONS = [
     "Give a synonym of happy.",
     "What is the opposite of hot?",
 ]
+PREFACE = "Please answer the following question in one short and plain sentence, as you would at a dinner table. "
 CHUNK = 24
 """Tokens of one step: prompts with their template are longer, so each is prefilled in chunks, beside decodes."""
 
@@ -51,7 +53,7 @@ def main(checkpoint: str, count: int, *modes: str) -> dict[str, Any]:
 
     def tokens(question: str) -> list[int]:
         if "short" in modes:
-            return list(tokenizer(question).input_ids)
+            return list(tokenizer(PREFACE + question).input_ids)
         messages = [{"role": "user", "content": question}]
         return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
 
@@ -71,6 +73,8 @@ def main(checkpoint: str, count: int, *modes: str) -> dict[str, Any]:
     preemptions = 0
     if "preempted" in modes:
         settings |= {"max_model_len": 64, "num_gpu_blocks_override": 12}
+        if "short" in modes:  # all run at once, so that one which grows finds no block
+            settings |= {"max_num_batched_tokens": 64, "num_gpu_blocks_override": 9}
         few = LLM(**settings, disable_log_stats=False)
         answers["preempted"], _ = generate(few, prompts)
         preemptions = _counter(few, "vllm:num_preemptions")

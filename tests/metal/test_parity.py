@@ -28,8 +28,7 @@ def untied(found: dict[str, Any]) -> dict[str, list[Any]]:
     return {mode: [each for each in all_ if each["gap"] > TIE] for mode, all_ in found["differences"].items()}
 
 
-def test_float32_tokens_are_mlx_lms_in_every_way_of_scheduling_them(metal_python: Path, smollm2: Path) -> None:
-    found = run(metal_python, "parity.py", smollm2, 12, "alone", "preempted")
+def assert_equal_in_every_way(found: dict[str, Any]) -> None:
     assert found["platform"] == PLATFORM
     assert found["steps"]["longest prompt"] > found["steps"]["chunk"]
     assert found["cached"][1] > found["cached"][0]
@@ -37,11 +36,13 @@ def test_float32_tokens_are_mlx_lms_in_every_way_of_scheduling_them(metal_python
     assert untied(found) == {"batched": [], "prefix-cached": [], "alone": [], "preempted": []}
 
 
+def test_float32_tokens_are_mlx_lms_in_every_way_of_scheduling_them(metal_python: Path, smollm2: Path) -> None:
+    assert_equal_in_every_way(run(metal_python, "parity.py", smollm2, 12, "alone", "preempted"))
+
+
 def test_four_bit_tokens_are_those_of_mlx_lms_quantized_products(metal_python: Path, smollm2_mlx: Path) -> None:
-    found = run(metal_python, "parity.py", smollm2_mlx, 6, "short")
-    assert untied(found) == {"batched": [], "prefix-cached": []}
+    assert_equal_in_every_way(run(metal_python, "parity.py", smollm2_mlx, 6, "short", "alone", "preempted"))
 
 
 def test_eight_bit_tokens_are_those_of_mlx_lms_quantized_products(metal_python: Path, eight_bits: Path) -> None:
-    found = run(metal_python, "parity.py", eight_bits, 6, "short")
-    assert untied(found) == {"batched": [], "prefix-cached": []}
+    assert_equal_in_every_way(run(metal_python, "parity.py", eight_bits, 6, "short", "alone", "preempted"))

@@ -77,18 +77,20 @@ def several(calls: str) -> dict[str, Any]:
     return {name: globals()[check](*arguments) for name, check, *arguments in json.loads(calls)}
 
 
+def module_of(convert: str, name: str) -> Any:
+    """A module of the converter, which is a package without the ones above it, as where it runs."""
+    import importlib
+
+    sys.path.append(str(Path(convert).parent))
+    return importlib.import_module(f"{Path(convert).name}.{name}")
+
+
 def dequantized(convert: str) -> dict[str, Any]:
     """Our floats beside the `gguf` package's own, for random blocks of every type."""
-    import importlib.util
-
     import gguf
     import numpy as np
 
-    spec = importlib.util.spec_from_file_location("blocks", str(Path(convert) / "blocks.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    blocks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(blocks)
+    blocks = module_of(convert, "blocks")
     halves = {
         "Q4_0": (0,),
         "Q4_1": (0, 2),
@@ -262,16 +264,10 @@ def mlx_answer(directory: str) -> dict[str, Any]:
 
 def mlx_requantized(convert: str) -> dict[str, Any]:
     """How far MLX's own reading of what we quantize anew is from the floats, in halves of the largest step."""
-    import importlib.util
-
     import mlx.core as mx
     import numpy as np
 
-    spec = importlib.util.spec_from_file_location("blocks", str(Path(convert) / "blocks.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    blocks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(blocks)
+    blocks = module_of(convert, "blocks")
     mx.set_default_device(mx.cpu)
     weights = np.random.default_rng(3).normal(size=(8, 128)).astype(np.float32)
     groups = weights.reshape(8, -1, 32)
