@@ -13,7 +13,7 @@ help:
 	@echo "make lint      ruff, mypy, import-linter, generated files"
 	@echo "make docs      regenerate the schema and the reference"
 	@echo "make docs-site the documentation as a site, in build/site; fails for a link that leads nowhere"
-	@echo "make lock      pin again what the control process needs, for the container and Homebrew"
+	@echo "make lock      pin again what the control process and its tests need"
 	@echo "make bench     the figures of docs/benchmarks.md"
 	@echo "make shots     the pictures of docs/images; needs chromium"
 	@echo "make soak-metal ten minutes of clients that go away, against the Metal engine; DURATION="
@@ -21,13 +21,13 @@ help:
 	@echo "               DURATION=, GATEWAY_DURATION= (seconds), CLIENTS=, SEED="
 	@echo "make fuzz      10,000 hostile inputs over real sockets, the seed printed; 100,000 mutated GGUF files; COUNT=, FILES=, SEED="
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml packaging/tested.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --constraint packaging/tested.txt --editable .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint packaging/tested.txt --editable '.[dev]'
 	touch $@
 
 install: $(VENV)/.installed

@@ -1,10 +1,12 @@
-"""Pin what the control process needs, with the hash of every file: `packaging/control.txt`.
+"""Pin what the control process and its tests need, for every Python and platform that pyproject.toml allows.
 
-    python -m tools.lock            resolve again and write it
-    python -m tools.lock --check    fail if pyproject.toml asks for something that it does not hold
+    python -m tools.lock            resolve again and write both files
+    python -m tools.lock --check    fail if pyproject.toml asks for something that they do not hold
 
-The container installs from it, and the Homebrew formula takes its resources from it. Resolved by uv for every Python
-and platform that pyproject.toml allows; the check touches no network.
+`packaging/control.txt` has what the control process needs, with the hash of every file: the container installs from it,
+and the Homebrew formula takes its resources from it. `packaging/tested.txt` has those and what tests and lint need: a
+checkout installs within it, so a release of somebody else's turns nothing red before it was tried here. Resolved by uv;
+the check touches no network.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,16 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "packaging" / "control.txt"
+TESTED = ROOT / "packaging" / "tested.txt"
 PLATFORMS = ("sys_platform == 'darwin'", "sys_platform == 'linux'")
 
 _HEAD = """\
 # What the control process needs, with the hash of every file. Written by `python -m tools.lock`; do not edit.
 # The comment above each pin is its source distribution, which is what the first hash belongs to.
+"""
+_TESTED_HEAD = """\
+# What the control process, its tests and lint ran with: a constraint for pip.
+# Written by `python -m tools.lock`; do not edit.
 """
 
 
@@ -73,6 +80,17 @@ def resolve() -> tuple[Pin, ...]:
     return tuple(_pin(package, packages) for name, package in sorted(packages.items()) if name != "control")
 
 
+def resolve_tested(pins: Sequence[Pin]) -> str:
+    """What `.[dev]` installs, at the versions that the control process is pinned to."""
+    with tempfile.TemporaryDirectory() as scratch:
+        held = Path(scratch) / "control.txt"
+        held.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in pins), encoding="utf-8")
+        command = ["uv", "pip", "compile", "--quiet", "--universal", "--extra", "dev", "--constraint", str(held)]
+        command += ["--no-annotate", "--no-header", "--python", sys.executable, "pyproject.toml"]
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return _TESTED_HEAD + done.stdout
+
+
 def _pin(package: Mapping[str, Any], packages: Mapping[str, Any]) -> Pin:
     sdist, wheels = package["sdist"], package.get("wheels", ())
     hashes = [each["hash"].removeprefix("sha256:") for each in (sdist, *wheels)]
@@ -101,17 +119,28 @@ def _block(pin: Pin) -> str:
     return f"# {pin.sdist}\n" + " \\\n".join(lines) + "\n"
 
 
-def problems(pins: tuple[Pin, ...]) -> Iterator[str]:
-    """What pyproject.toml asks for and the lock does not hold."""
-    held = {canonicalize_name(pin.name): pin for pin in pins}
+def problems(pins: Iterable[Pin], tested: str) -> Iterator[str]:
+    """What pyproject.toml asks for and a file does not hold, and where the two files differ."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for text in project["dependencies"]:
+    control = {canonicalize_name(pin.name): [pin.version] for pin in pins}
+    ran: dict[str, list[str]] = {}
+    for line in tested.removeprefix(_TESTED_HEAD).splitlines():
+        requirement = Requirement(line)
+        (version,) = (specifier.version for specifier in requirement.specifier)
+        ran.setdefault(canonicalize_name(requirement.name), []).append(version)
+    yield from _unmet(LOCK, project["dependencies"], control)
+    yield from _unmet(TESTED, [*project["dependencies"], *project["optional-dependencies"]["dev"]], ran)
+    for name, (version,) in control.items():
+        if version not in ran.get(name, ()):
+            yield f"{TESTED.relative_to(ROOT)}: {name} is not at {version}, as in {LOCK.name}"
+
+
+def _unmet(file: Path, asked: Iterable[str], held: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for text in asked:
         wanted = Requirement(text)
-        pin = held.get(canonicalize_name(wanted.name))
-        if pin is None:
-            yield f"`{text}` is not in it"
-        elif not wanted.specifier.contains(pin.version, prereleases=True):
-            yield f"`{text}` is not met by {pin.version}"
+        versions = held.get(canonicalize_name(wanted.name), ())
+        if not any(wanted.specifier.contains(version, prereleases=True) for version in versions):
+            yield f"{file.relative_to(ROOT)}: `{text}` is not met by {' or '.join(versions) or 'anything in it'}"
 
 
 def applies(pin: Pin, *, python: str, platform: str) -> bool:
@@ -126,11 +155,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.lock", description=__doc__)
     parser.add_argument("--check", action="store_true")
     if not parser.parse_args().check:
-        LOCK.write_text(render(resolve()), encoding="utf-8")
+        pins = resolve()
+        LOCK.write_text(render(pins), encoding="utf-8")
+        TESTED.write_text(resolve_tested(pins), encoding="utf-8")
         return 0
-    wrong = [*problems(read())]
+    wrong = [*problems(read(), TESTED.read_text(encoding="utf-8"))]
     for problem in wrong:
-        print(f"error: {LOCK.relative_to(ROOT)}: {problem}\n  hint: run `make lock`", file=sys.stderr)
+        print(f"error: {problem}\n  hint: run `make lock`", file=sys.stderr)
     return 1 if wrong else 0
 
 

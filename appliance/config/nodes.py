@@ -8,9 +8,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from appliance.config.syntax import Malformed, explain_syntax
-
-DEEPEST = 32
+from appliance.config.syntax import DEEPEST, TOO_DEEP, Malformed, explain_syntax
 
 
 @dataclass(slots=True)
@@ -78,7 +76,7 @@ class _Composer:
 
     def node(self, event: Any, depth: int) -> Node:
         if depth > DEEPEST:
-            raise Malformed(f"more than {DEEPEST} levels deep", *_place(event))
+            raise Malformed(TOO_DEEP, *_place(event))
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if event.anchor:

@@ -13,9 +13,9 @@ from collections import abc
 from dataclasses import dataclass, field
 from typing import Any
 
-from appliance.config.nodes import DEEPEST, Mapping, Node, Scalar, Sequence, compose
+from appliance.config.nodes import Mapping, Node, Scalar, Sequence, compose
 from appliance.config.problems import KeyPath, Problem, write_path
-from appliance.config.syntax import Malformed
+from appliance.config.syntax import DEEPEST, Malformed
 
 LARGEST_FILE = 1024 * 1024
 MOST_VALUES = 50_000  # counted after aliases are expanded, which is where ten lines can become ten gigabytes

@@ -8,6 +8,9 @@ import yaml
 
 from appliance.config.problems import Problem
 
+DEEPEST = 32
+TOO_DEEP = f"more than {DEEPEST} levels deep"
+
 
 @dataclass
 class Malformed(Exception):
@@ -34,6 +37,8 @@ class _Sentence:
 
 
 _SENTENCES = (
+    # libyaml counts levels itself from the one that PyYAML 6.0.4 carries, and reads far enough ahead to be first.
+    _Sentence("exceeded maximum nesting depth", TOO_DEEP),
     _Sentence("tab character", "a tab in the indentation", "YAML is indented with spaces"),
     _Sentence(
         "mapping values are not allowed",

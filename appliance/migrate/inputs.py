@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.config.nodes import DEEPEST
 from appliance.config.positions import MOST_VALUES, Position, decode, parse
 from appliance.config.problems import InvalidConfig, KeyPath, Problem
+from appliance.config.syntax import DEEPEST
 
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 

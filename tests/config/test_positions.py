@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from appliance.config.nodes import DEEPEST
 from appliance.config.positions import LARGEST_FILE, Position, decode, parse, parse_value
 from appliance.config.problems import Problem
-from appliance.config.syntax import Malformed, explain_syntax
+from appliance.config.syntax import DEEPEST, Malformed, explain_syntax
 
 
 def problems(text: str) -> str:

@@ -97,7 +97,7 @@ def test_the_brewfile_taps_the_checkout_and_starts_the_service(said: dict[str, A
 
 
 def test_the_lock_holds_what_the_project_asks_for() -> None:
-    assert [*lock.problems(lock.read())] == [], "run `make lock`"
+    assert [*lock.problems(lock.read(), lock.TESTED.read_text())] == [], "run `make lock`"
 
 
 def test_the_lock_reads_as_it_was_written() -> None:
