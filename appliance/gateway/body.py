@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -28,6 +29,11 @@ async def pieces(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -
     length = headers.get(b"content-length")
     if length is not None and int(length) > limit:
         raise _too_large(limit)
+    if (coding := headers.get(b"content-encoding", b"identity")) != b"identity":
+        said = coding[:40].decode("ascii", "replace")
+        raise RequestError(
+            f"a body in `{said}` is not read here: send it as it is", status=415, code="unsupported_coding"
+        )
     found: list[bytes] = []
     size = 0
     while True:
@@ -64,8 +70,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
     structure.check(body)
     try:
         request = _DECODER.decode(body.decode())
+    except UnicodeDecodeError as error:
+        raise _invalid(f"the body is not valid JSON: byte {error.start} is not UTF-8") from None
     except ValueError as error:
-        raise _invalid(f"the body is not valid JSON: {error}") from None
+        said = str(error).partition("; use sys.")[0]  # Python's advice on numbers of thousands of digits
+        raise _invalid(f"the body is not valid JSON: {said}") from None
     if not isinstance(request, dict):
         raise _invalid("the body must be a JSON object")
     return request
@@ -112,9 +121,27 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 
 
+def _finite(text: str) -> float:
+    """What is beyond a float would be written to the engine as `Infinity`, which is no JSON."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An engine may read the other one of two members of a name: then what was checked is not what it acts on."""
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found:
+            raise ValueError(f"`{name[:100]}` is there twice in one object")
+        found[name] = value
+    return found
+
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 """`json.dumps` would make one for every event of a stream."""
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once)
 
 
 def _invalid(message: str, param: str | None = None) -> RequestError:

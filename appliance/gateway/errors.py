@@ -31,6 +31,8 @@ def render(dialect: Dialect, error: RequestError, request_id: str) -> tuple[int,
         headers.append((b"connection", b"close"))  # the rest of the body is not read
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    elif error.status == 503:
+        headers.append((b"x-should-retry", b"false"))  # both SDKs ask three times otherwise
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
     return _anthropic_status(error) if dialect == "anthropic" else error.status, headers, body

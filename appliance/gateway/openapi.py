@@ -189,6 +189,7 @@ ERRORS: Mapping[int, str] = {
     409: "The file decides this: edit it",
     413: "The body is larger than `server.max_body`",
     414: "The URL is too long",
+    415: "The body is compressed",
     422: "The engine can make nothing of what the request names",
     429: "A limit of the key is reached, or the model's queue is full; `retry-after` says for how long",
     431: "The headers are too large",

@@ -233,5 +233,5 @@ async def read_all(connection: Connection, limit: int | None = None) -> bytes:
 async def _engine_error(connection: Connection, route: Route, path: str) -> RequestError:
     body = await read_all(connection, ERROR_LIMIT)
     given = dict(connection.headers).get(b"retry-after", b"")
-    retry_after = float(given) if given.isdigit() else None
+    retry_after = float(given) if given.isdigit() and len(given) < 10 else None  # or a date, or no time at all
     return from_engine(connection.status, body, model=route.model, path=path, retry_after=retry_after)

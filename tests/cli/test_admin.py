@@ -144,6 +144,7 @@ def test_history_diff_and_rollback_over_tcp(served: tuple[Machine, str]) -> None
     for path in ("history/9", "diff", "diff?from=x"):
         assert api.ask("GET", f"/admin/v1/{path}")[0] == 400
     assert api.ask("POST", "/admin/v1/rollback?generation=77")[0] == 400
+    assert api.ask("POST", f"/admin/v1/rollback?generation={'9' * 5000}")[0] == 400
 
 
 def test_events_tell_a_rollout_step_by_step(served: tuple[Machine, str]) -> None:

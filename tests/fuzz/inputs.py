@@ -117,6 +117,8 @@ VALUES: tuple[Any, ...] = (
     -1,
     2**63,
     -(10**40),
+    10**400,
+    "9" * 5000,
     1e308,
     0.5,
     "",
@@ -170,7 +172,7 @@ def _text(random: Random, kind: str) -> Input:
                 data[at:at] = random.randbytes(random.randint(1, 20))
             case 2:
                 data[at:at] = random.choice(
-                    (b"\xff", b"\xed\xa0\x80", b"NaN", b"\\u0000", b"[" * 300, b'"', b"\\", b"\x00")
+                    (b"\xff", b"\xed\xa0\x80", b"NaN", b"1e400", b"\\u0000", b"[" * 300, b'"', b"\\", b"\x00")
                 )
             case _:
                 data[at:at] = data[: random.randint(1, 60)]

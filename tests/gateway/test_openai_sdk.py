@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import anthropic
 import openai
 import pytest
 
@@ -127,6 +128,21 @@ def test_a_failed_model_says_why_without_this_machines_directories(gateway: Serv
         sdk.chat.completions.create(model="other", messages=QUESTION)
     assert "no weights in …/other.gguf" in str(caught.value)
     assert "retry-after" not in caught.value.response.headers
+
+
+def test_a_model_that_has_failed_for_good_is_asked_once_whatever_the_sdk(gateway: Served) -> None:
+    gateway.state.coming["other"] = NotReady("model `other` failed: no weights")
+    with (
+        openai.OpenAI(base_url=f"{gateway.base}/v1", api_key="none", max_retries=2) as client,
+        pytest.raises(openai.InternalServerError),
+    ):
+        client.chat.completions.create(model="other", messages=QUESTION)
+    with (
+        anthropic.Anthropic(base_url=gateway.base, api_key="none", max_retries=2) as claude,
+        pytest.raises(anthropic.InternalServerError),
+    ):
+        claude.messages.create(model="other", max_tokens=5, messages=[{"role": "user", "content": "hello"}])
+    assert [line["status"] for line in gateway.lines()] == [503, 500]
 
 
 def test_a_model_that_becomes_ready_in_time_is_asked(gateway: Served, sdk: openai.OpenAI) -> None:

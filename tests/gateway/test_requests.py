@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,9 @@ CHAT = "/v1/chat/completions"
         (b"\xff\xfe", None, "not valid JSON"),
         (b"[" * 200_000, None, "nested too deeply"),
         (b'{"model": "tiny", "n": ' + b"1" * 5000 + b"}", None, "not valid JSON"),
+        (b'{"model": "tiny", "temperature": 1e400}', None, "1e400 is too large"),
+        (b'{"model": "other", "model": "tiny"}', None, "`model` is there twice"),
+        (b'{"model": "tiny", "messages": [{"\\u0061": 1, "a": 2}]}', None, "`a` is there twice"),
         (b"[1]", None, "must be a JSON object"),
         (b"{}", "model", "`model` is missing"),
         (b'{"model": null}', "model", "`model` is missing"),
@@ -41,6 +45,14 @@ def test_a_bad_body_is_a_400_that_says_what_is_wrong(
     assert error["type"] == "invalid_request_error"
     assert error["param"] == param
     assert says in error["message"]
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/chat", "/engines/v1/chat/completions"])
+def test_a_compressed_body_is_a_415(gateway: Served, path: str) -> None:
+    answer = gateway.ask("POST", path, gzip.compress(json.dumps(chat()).encode()), {"content-encoding": "gzip"})
+    assert answer.status == 415
+    assert b"`gzip` is not read here" in answer.content
+    assert gateway.ask("POST", CHAT, chat(), {"content-encoding": "identity"}).status == 200
 
 
 def test_a_body_over_the_limit_is_refused_by_its_length_alone(gateway: Served) -> None:

@@ -110,6 +110,8 @@ def check_context(options: Mapping[str, Any], route: Route) -> None:
     )
 
 
+ENDLESS = 2**63
+"""Seconds that no duration of Ollama's can hold, nor a float every integer beyond."""
 _UNITS: Mapping[str, float] = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _WHOLE = re.compile(rf"([+-]?)((?:{_PART.pattern})+)")
@@ -118,10 +120,10 @@ _WHOLE = re.compile(rf"([+-]?)((?:{_PART.pattern})+)")
 def seconds(keep_alive: object) -> float:
     """A number of seconds, or a duration as Go writes it (`1h30m`); negative is for ever. Raises RequestError."""
     if isinstance(keep_alive, int | float) and not isinstance(keep_alive, bool):
-        return math.inf if keep_alive < 0 else float(keep_alive)
+        return math.inf if keep_alive < 0 or keep_alive > ENDLESS else float(keep_alive)
     text = checked(keep_alive, str, "keep_alive")
     if re.fullmatch(r"[+-]?\d+", text):
-        return seconds(int(text))
+        return seconds(float(text))  # of any number of digits
     whole = _WHOLE.fullmatch(text)
     if whole is None:
         raise invalid("keep_alive", f"`{text}` is no duration; say seconds, or for example `10m`")

@@ -18,6 +18,7 @@ from appliance.gateway.ollama.options import NEUTRAL, READ_HERE, SAMPLING, sampl
     [
         (300, 300), (0, 0), (-1, math.inf), (0.5, 0.5), ("10m", 600), ("1h30m", 5400), ("300ms", 0.3), ("1.5h", 5400),
         ("0", 0), ("-1", math.inf), ("-1m", math.inf), ("24h", 86400), ("0s", 0), ("60", 60), ("+5s", 5),
+        (10**400, math.inf), ("9" * 5000, math.inf), ("-" + "9" * 5000, math.inf), ("9" * 5000 + "h", math.inf),
     ],
 )  # fmt: skip
 def test_a_duration_is_a_number_of_seconds(given: Any, expected: float) -> None:
