@@ -14,7 +14,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
+FAKE_ENGINE = Path(__file__).with_name("fake_engine")
 
 
 def wait_until(condition: Callable[[], T], *, within: float = 20.0, what: str = "") -> T:

@@ -188,12 +188,11 @@ def _serve_a_fake_engine(image: Root, scratch: Path) -> None:
     (weights / "tokenizer.json").write_text("{}")
     (weights / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     flags = ["--events", "30", "--event-interval", "0.05"]
-    command = ["python3", "/etc/appliance/fake_engine.py", "--uds", "{socket}", "--name", "{name}", *flags]
+    command = ["python3", "/etc/appliance/fake_engine", "--uds", "{socket}", "--name", "{name}", *flags]
     document |= {"backend": "fake", "backends": {"fake": {"command": command}}}
     document["models"] = {"tiny": {"source": "./weights"}}
     (scratch / "model-runner.yaml").write_text(yaml.safe_dump(document))
-    for module in FAKE_ENGINE.parent.glob("fake_*.py"):
-        shutil.copy(module, scratch)
+    shutil.copytree(FAKE_ENGINE, scratch / FAKE_ENGINE.name)
     image.do("cp", "-rT", str(scratch), f"{image.directory}/etc/appliance")
     image.do("chmod", "-R", "a+rX", f"{image.directory}/etc/appliance")
 

@@ -18,7 +18,6 @@ import runpy, sys
 given = dict(word.partition("=")[::2] for word in sys.argv if word.startswith("--uds="))
 name = sys.argv[sys.argv.index("--served-model-name") + 1]
 sys.argv = [{str(FAKE_ENGINE)!r}, "--uds", given["--uds"], "--name", name]
-sys.path.insert(0, {str(FAKE_ENGINE.parent)!r})
 runpy.run_path({str(FAKE_ENGINE)!r}, run_name="__main__")
 """
 MIB = 2**20
