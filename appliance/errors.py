@@ -7,6 +7,7 @@
     ├── SourceError               a model's bytes
     │   ├── SourceNotFound        name another source
     │   ├── TransferFailed        try again; what has arrived is kept
+    │   ├── FilesChanged          somebody writes to them: what is there is not what was asked for, or not yet
     │   └── UnsupportedModel      this architecture or quantization cannot be served
     ├── ProvisionError            an engine environment could not be installed or is not what it should be
     ├── ServiceError              launchd or systemd cannot be used, or refused
@@ -54,6 +55,10 @@ class SourceNotFound(SourceError):
 
 class TransferFailed(SourceError):
     """The transfer broke off; what has arrived is kept and the next try goes on from it."""
+
+
+class FilesChanged(SourceError):
+    """The files at a path are not those that were asked for any more. Once they are whole, they will be asked for."""
 
 
 class UnsupportedModel(SourceError):

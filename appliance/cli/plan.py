@@ -47,7 +47,7 @@ def _from_nothing(file: Path | None) -> dict[str, Any]:
         "actions": actions,
         "memory": {},
         "trust_remote_code": trusting,
-        "drift": drift(loaded.appliance, loaded.path, base, store, identities(loaded), ()),
+        "drift": drift(loaded.appliance, loaded.path, base, store, identities(loaded)),
         "remarks": remarks(loaded.appliance, base, store),
     }
 

@@ -21,6 +21,9 @@ _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 """A file's part in a GGUF model of several: the model's name, its number, and how many there are."""
 
+MODULE = re.compile(r"\d{1,2}_[A-Za-z]{1,40}/(config\.json|model\.safetensors)")
+"""A file of one of sentence-transformers' modules, in the layout that is its own."""
+
 _COMPANION = re.compile(r"(?i)(^|[-_.])(mmproj|adapter)([-_.]|$)")
 _TOKENIZER_STEMS = ("tokenizer", "vocab", "tekken", "spiece", "sentencepiece")
 

@@ -10,23 +10,24 @@ from typing import Literal
 
 from appliance.models.checkpoint import Checkpoint
 from appliance.models.convert import VERSION
+from appliance.models.digest_cache import DigestCache, content
 from appliance.models.disk import sync_directory, sync_tree
-from appliance.models.local import UNREAD
+from appliance.models.local import UNREAD, files_of
 from appliance.models.lock import held
 from appliance.models.report import said
-from appliance.models.work import Tick, run_thread
 from appliance.progress import Progress, Report
-from appliance.state import write_atomic
 
 _SCRIPT = Path(__file__).with_name("convert") / "__main__.py"
-_CHUNK = 4 * 1024 * 1024
 
 
 class Conversions:
     """`converted/` of a store. A directory there is complete: it gets its name by rename, after all its files."""
 
-    def __init__(self, root: Path, environ: Mapping[str, str], step: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: Path, digests: DigestCache, environ: Mapping[str, str], step: Callable[[str], None]
+    ) -> None:
         self._root = root
+        self._digests = digests
         self._environ = environ
         self._step = step
 
@@ -101,31 +102,17 @@ class Conversions:
                 shutil.rmtree(path, ignore_errors=True)
 
     async def _digest(self, checkpoint: Checkpoint, report: Report, subject: str) -> str:
-        """The SHA-256 of the file, hashed once for each state of it."""
+        """That of the file, or of all its shards, whose bytes are read once for each state of them."""
         if known := self._known(checkpoint):
             return known
-
-        def hash_file(tick: Tick) -> str:
-            digest, done = hashlib.sha256(), 0
-            with checkpoint.path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                    done += len(chunk)
-                    tick(Progress(subject, "reading", done, checkpoint.size, "bytes"))
-            return digest.hexdigest()
-
-        digest = await run_thread(hash_file, report)
-        write_atomic(self._cache(checkpoint), digest.encode())
-        return digest
+        return content(await self._digests.read(files_of(checkpoint), report, subject=subject))
 
     def _known(self, checkpoint: Checkpoint) -> str | None:
         if not checkpoint.digest.startswith(UNREAD):
             return checkpoint.digest
-        cache = self._cache(checkpoint)
-        return cache.read_text() if cache.exists() else None
-
-    def _cache(self, checkpoint: Checkpoint) -> Path:
-        return self._root / "digests" / checkpoint.digest.removeprefix(UNREAD)
+        files = files_of(checkpoint)
+        known = self._digests.known(files)
+        return content(known) if known.keys() == files.keys() else None
 
     def _lock(self, name: str) -> Path:
         return self._root / "locks" / f"{name}.lock"

@@ -26,6 +26,7 @@ from appliance.models.adapter import adapter_file, heads_of
 from appliance.models.blobs import deposit
 from appliance.models.checkpoint import Checkpoint, identify
 from appliance.models.conversion import Conversions
+from appliance.models.digest_cache import DigestCache, content
 from appliance.models.disk import size_of, sync_directory, sync_tree, writing
 from appliance.models.local import examine
 from appliance.models.lock import held, shared, unused
@@ -70,7 +71,8 @@ class Store:
         self._environ = os.environ if environ is None else environ
         self._step = step
         self.checkpoints = root / "checkpoints"
-        self.conversions = Conversions(root, self._environ, step)
+        self.digests = DigestCache(root)
+        self.conversions = Conversions(root, self.digests, self._environ, step)
 
     def find(self, source: Source) -> Checkpoint | None:
         """The source's checkpoint if all of it is on this machine."""
@@ -394,8 +396,7 @@ def _describe(source: Source, directory: Path, digests: Mapping[str, str], name:
     except SourceError as error:
         raise type(error)(error.message.replace(str(directory), source.text), hint=error.hint) from error
     main = path.name if path != directory else ""
-    lines = "".join(f"{file} {sha256}\n" for file, sha256 in sorted(digests.items()))
     alone = main and sum(file.endswith(".gguf") for file in digests) == 1
-    digest = digests[main] if alone else hashlib.sha256(lines.encode()).hexdigest()
+    digest = digests[main] if alone else content(digests)
     files = {file: File.at(directory / file, sha256) for file, sha256 in digests.items()}
     return Record(source.text, kind, name, main, digest, files, revision)

@@ -28,6 +28,9 @@ class EngineSpec:
     """Bits that a GGUF is quantized to when it is converted for MLX."""
     environment: str = ""
     """Identity of the engine environment: the pinned list's name and digest, or an interpreter's path."""
+    content: str = ""
+    """Names the state of its files where one source can have several: a local path's as it lies there, or a locked
+    model's as the lock has it. Empty for what is fetched, which a lock alone holds to its bytes."""
 
     @cached_property
     def revision(self) -> str:

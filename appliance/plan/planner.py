@@ -143,10 +143,15 @@ def _launch(desired: Desired, observed: Observed, now: float) -> Iterator[Action
 
 
 def _restorable(want: DesiredModel, siblings: list[ObservedEngine], observed: Observed) -> EngineSpec | None:
-    """The spec to go back to: the last good one, unless it has failed since, where somebody needs the model."""
+    """The spec to go back to: the last good one, unless it has failed since, where somebody needs the model.
+
+    One of other bytes at the same place cannot be had any more.
+    """
     last = observed.last_good.get(want.spec.model)
     needed = want.load == "startup" or want.spec.model in observed.wanted
     if last is None or last == want.spec or not needed:
+        return None
+    if last.source == want.spec.source and last.content != want.spec.content:
         return None
     return None if any(e.spec == last and e.state is EngineState.FAILED for e in siblings) else last
 

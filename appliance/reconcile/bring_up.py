@@ -17,7 +17,8 @@ from appliance.config.models import Appliance
 from appliance.engines import driver_for
 from appliance.engines.driver import Choice, Driver, Launch, Shape
 from appliance.environments.provision import Environments, EnvironmentSpec, InstalledEnvironment
-from appliance.errors import EngineCrashed, InsufficientMemory, StartupFailed
+from appliance.errors import EngineCrashed, FilesChanged, InsufficientMemory, StartupFailed
+from appliance.models.local import state_of
 from appliance.models.lockfile import Lock
 from appliance.models.shape import shape
 from appliance.models.sources import LocalSource, parse_source
@@ -139,7 +140,8 @@ class BringUp:
         source = parse_source(engine.spec.source, base=Path("/"))
         declared = self._appliance.models[engine.spec.model].source
         checkpoint = await self._pull(engine.spec.model, declared, source, report, subject=subject)
-        engine.files = checkpoint.digest if isinstance(source, LocalSource) else ""
+        if self._lock is None and isinstance(source, LocalSource):
+            _require(engine.spec.content, source)
         python = environment.python if environment else None
         path = await self._store.prepare(
             checkpoint, driver.format, python, report, subject=subject, bits=engine.spec.quantize
@@ -209,6 +211,15 @@ class BringUp:
     async def close(self) -> None:
         """Engines that were forked live on."""
         await self._zygotes.close()
+
+
+def _require(content: str, source: LocalSource) -> None:
+    """Raises FilesChanged unless the files are as they were when they were asked for."""
+    if content not in ("", state_of(source.path)):
+        raise FilesChanged(
+            f"the files of `{source.path}` have changed since they were asked for",
+            hint="they are loaded as they are now once nobody writes to them any more",
+        )
 
 
 def _task(spec: EngineSpec, model: Path) -> tuple[Choice, ...]:

@@ -16,21 +16,23 @@ import structlog
 from appliance.config import models
 from appliance.config.load import Loaded
 from appliance.environments.provision import Environments, EnvironmentSpec
-from appliance.errors import ApplianceError, ConfigError, Stale
-from appliance.models.lockfile import Lock
+from appliance.errors import ApplianceError, ConfigError, SourceError, Stale
+from appliance.models.digests import digests
+from appliance.models.lockfile import Lock, lock_path
 from appliance.models.store import Store
 from appliance.plan.changes import Change
 from appliance.plan.desired import Desired
-from appliance.progress import Report
+from appliance.progress import Report, silent
 from appliance.reconcile.adapters import with_room
 from appliance.reconcile.adoption import take_over
 from appliance.reconcile.bring_up import BringUp
 from appliance.reconcile.configuration import Configuration, Outcome
-from appliance.reconcile.drift import drift
+from appliance.reconcile.drift import drift, since_started
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.estimate import Estimator
 from appliance.reconcile.events import Events
 from appliance.reconcile.history import Entry, History, difference
+from appliance.reconcile.local_files import LocalFiles
 from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.port import Port
 from appliance.reconcile.preview import preview
@@ -77,6 +79,9 @@ class Control:
             base=configuration.base,
             lock=lock,
         )
+        self._lock = lock
+        self._local_files = LocalFiles(configuration.base, lock)
+        self._local_files.follow(configuration.appliance)
         self._settling: asyncio.Task[None] | None = None
         self._one_settles = asyncio.Lock()
         self._settled: Mapping[str, Mapping[str, str]] = {}
@@ -107,7 +112,7 @@ class Control:
     async def adopt(self) -> None:
         """Take over what an earlier control process left. To be done before the reconciler runs."""
         await take_over(self._state, self.reconciler)
-        await self._make_room()
+        await self._desire_again()
         await self._settle_adapters()
 
     async def watch(self, path: Path, stop: asyncio.Event) -> None:
@@ -118,16 +123,21 @@ class Control:
         """Look again and again whether files, the lock and what runs still agree."""
         before: Mapping[str, Mapping[str, str]] = {}
         while True:
-            self._drift = await asyncio.to_thread(self._look_for_drift, self.configuration.appliance)
-            self._remarks = await asyncio.to_thread(self._look_for_remarks, self.configuration.appliance)
-            before = await self._look_at_adapters(before)
+            try:
+                await self._look_at_local_files(self.configuration.appliance)
+                self._drift = await asyncio.to_thread(self._look_for_drift, self.configuration.appliance)
+                self._remarks = await asyncio.to_thread(self._look_for_remarks, self.configuration.appliance)
+                before = await self._look_at_adapters(before)
+            except (OSError, SourceError) as error:  # gone while it was looked at: the next look sees what is left
+                self._log.warning("files could not be looked at", problem=str(error))
             await asyncio.sleep(DRIFT_EVERY)
 
     def _look_for_drift(self, appliance: models.Appliance) -> list[dict[str, Any]]:
         environments = {name: spec.identity for name, spec in choose_environments(appliance, self._state).items()}
         serving = [engine for engine in list(self.reconciler.engines.values()) if engine.takes_requests]
-        store = Store(self._state.models)
-        return drift(appliance, self.configuration.path, self.configuration.base, store, environments, serving)
+        stale = [] if self._lock else since_started(serving, self._local_files.flaws)
+        store, base = Store(self._state.models), self.configuration.base
+        return [*stale, *drift(appliance, self.configuration.path, base, store, environments)]
 
     def _look_for_remarks(self, appliance: models.Appliance) -> list[dict[str, Any]]:
         return remarks(appliance, self.configuration.base, Store(self._state.models))
@@ -186,6 +196,7 @@ class Control:
         environments = choose_environments(appliance, self._state)
         self._bring_up.configure(appliance, environments)
         self.port.configure(appliance)
+        self._local_files.follow(appliance)
         self.reconciler.budget = budget(appliance.memory)
         desired = self._desired(appliance, environments)
         self.reconciler.desire(desired, generation=self._begin(desired, changes))
@@ -200,7 +211,23 @@ class Control:
                 if engine.process is not None:
                     await self._bring_up.adapters.settle(engine, engine.process, self.port.publish)
                     self.port.publish()
-        await self._make_room()
+        await self._desire_again()
+
+    async def _look_at_local_files(self, appliance: models.Appliance) -> None:
+        """Roll out what has changed of local checkpoints; where there is a lock, read them, to be compared with it."""
+        changed = await asyncio.to_thread(self._local_files.look, appliance)
+        if self._lock is not None or (self.configuration.path and lock_path(self.configuration.path).exists()):
+            await self._read_local_files(appliance)
+        if changed and self._lock is None and appliance is self.configuration.appliance:
+            self._log.info("local files have changed", models=[*changed])
+            self.events.tell("files", message=f"local files have changed: {', '.join(changed)}")
+            await self._desire_again()
+
+    async def _read_local_files(self, appliance: models.Appliance) -> None:
+        store = Store(self._state.models)
+        for name, source in self._local_files.sources(appliance).items():
+            if (checkpoint := await asyncio.to_thread(store.find, source)) is not None:
+                await digests(store, source, checkpoint, silent, subject=name)
 
     async def _look_at_adapters(self, before: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
         """Load local adapters again that somebody has written to, once two looks in a row have seen the same."""
@@ -208,15 +235,16 @@ class Control:
         if now == before and now != self._settled:
             await self._settle_adapters()
         elif any(model.adapters for model in self.configuration.appliance.models.values()):
-            await self._make_room()  # an adapter may have come while an engine was on its way
+            await self._desire_again()  # an adapter may have come while an engine was on its way
         return now
 
     def _adapter_states(self) -> Mapping[str, Mapping[str, str]]:
         adapters = self._bring_up.adapters
         return {name: state for name in self.configuration.appliance.models if (state := adapters.state(name))}
 
-    async def _make_room(self) -> None:
-        """Replace engines that adapters have outgrown which were not on this machine when the file was put in force."""
+    async def _desire_again(self) -> None:
+        """Replace engines that fall behind the disk, under a file that has not changed: local checkpoints have other
+        bytes now, or adapters have outgrown them which were not on this machine when the file was put in force."""
         appliance = self.configuration.appliance
         desired = await asyncio.to_thread(self._desired, appliance, choose_environments(appliance, self._state))
         if desired != self.reconciler.desired and appliance is self.configuration.appliance:
@@ -230,7 +258,8 @@ class Control:
     ) -> Desired:
         """`first`: nothing can run yet."""
         identities = {backend: spec.identity for backend, spec in environments.items()}
-        desired = resolve(appliance, environments=identities, base=self.configuration.base)
+        contents = self._local_files.contents(appliance)
+        desired = resolve(appliance, environments=identities, base=self.configuration.base, contents=contents)
         if first:
             return desired
         running = [(engine.spec, engine.process.launch) for engine in self._ready() if engine.process]

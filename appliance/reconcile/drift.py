@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance.config.models import Appliance
-from appliance.errors import ConfigError, SourceError
-from appliance.models.local import examine
+from appliance.errors import ConfigError
+from appliance.models.local import files_of, state_of
 from appliance.models.lockfile import Difference, Entry, Lock, differences, lock_path
 from appliance.models.sources import LocalSource, parse_source
 from appliance.models.store import Store
@@ -26,15 +26,11 @@ def declared(appliance: Appliance) -> dict[str, Entry]:
 
 
 def drift(
-    appliance: Appliance,
-    file: Path | None,
-    base: Path,
-    store: Store,
-    environments: Mapping[str, str],
-    engines: Collection[Engine],
+    appliance: Appliance, file: Path | None, base: Path, store: Store, environments: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Each difference as plain data. A local file's content is compared by its time and size alone."""
-    found = [*_since_started(engines)]
+    """Each difference from the lock as plain data. Of local files those are compared that somebody has read as they are
+    now."""
+    found: list[Difference] = []
     try:
         lock = Lock.read(lock_path(file)) if file else None
     except ConfigError as error:
@@ -50,7 +46,7 @@ def _now(name: str, entry: Entry, lock: Lock, base: Path, store: Store) -> Entry
     source = parse_source(entry.source, base=base)
     locked = lock.models.get(name)
     if isinstance(source, LocalSource):
-        return Entry(entry.source, None, locked.files if locked else {}, entry.arguments)
+        return Entry(entry.source, None, _local(source, locked.files if locked else {}, store), entry.arguments)
     record = store.record(source)
     if record is None:
         return None
@@ -69,17 +65,22 @@ def _touched(appliance: Appliance, base: Path, store: Store) -> list[Difference]
     return found
 
 
-def _since_started(engines: Collection[Engine]) -> list[Difference]:
-    """Engines whose local files are not those that they have loaded any more."""
+def _local(source: LocalSource, locked: Mapping[str, str], store: Store) -> Mapping[str, str]:
+    """The digests of its files as far as they are known, and the locked ones where they are not, or are not here."""
+    checkpoint = store.find(source)
+    if checkpoint is None:
+        return locked
+    files = files_of(checkpoint)
+    return {name: locked.get(name, "") for name in files} | store.digests.known(files)
+
+
+def since_started(engines: Collection[Engine], flaws: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Engines whose local files are not those that they have loaded any more. `flaws` says why a model's new files
+    cannot be loaded."""
     found = []
     for engine in engines:
-        if engine.files:
-            source = parse_source(engine.spec.source, base=Path("/"))
-            try:
-                same = isinstance(source, LocalSource) and examine(source).digest == engine.files
-            except SourceError:
-                same = False
-            if not same:
-                message = "have changed since the engine loaded them; `appliance down` and `up` load the new ones"
-                found.append(Difference(engine.spec.model, "files", message))
-    return found
+        model, content = engine.spec.model, engine.spec.content
+        if content and state_of(Path(engine.spec.source)) != content:
+            next_ = f"and are not loaded: {flaws[model]}" if model in flaws else "and are loaded once they are quiet"
+            found.append(Difference(model, "files", f"have changed since the engine loaded them, {next_}"))
+    return [asdict(each) for each in found]

@@ -35,8 +35,6 @@ class Engine:
     drain_deadline: float | None = None
     memory: int | None = None
     """Bytes: an estimate until the engine is ready, then what it was seen to take."""
-    files: str = ""
-    """The state of the local files that it has loaded; empty for fetched ones, which do not change by themselves."""
     adapters: frozenset[str] = frozenset()
     """The LoRA adapters that it answers to."""
     adapter_problems: Mapping[str, str] = field(default_factory=dict)

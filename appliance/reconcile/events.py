@@ -15,8 +15,9 @@ KEPT = 512
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`kind` is `reload` (the file was read), `action` (the reconciler did something), `engine` (an engine became ready
-    or failed) or `generation` (a generation has come to rest)."""
+    """`kind` is `reload` (the file was read), `files` (those of a local checkpoint are others now), `action` (the
+    reconciler did something), `engine` (an engine became ready or failed) or `generation` (a generation has come to
+    rest)."""
 
     number: int
     kind: str

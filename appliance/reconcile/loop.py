@@ -11,7 +11,7 @@ from typing import Any, Protocol, assert_never
 
 import structlog
 
-from appliance.errors import ApplianceError, EngineCrashed, InsufficientMemory, NotReady
+from appliance.errors import ApplianceError, EngineCrashed, FilesChanged, InsufficientMemory, NotReady
 from appliance.plan.actions import Action, Admit, Drain, Forget, Refuse, Start, Stop
 from appliance.plan.desired import Desired, DesiredModel, EngineSpec
 from appliance.plan.observed import EngineState, Observed
@@ -291,6 +291,10 @@ class Reconciler:
             engine.fail(error, now=self._now(), retry_at=None if hopeless else self._now() + LONGEST_RETRY)
             self._tell_state(engine)
             self._log.error("engine refused", model=model, message=error.message, hint=error.hint)
+        except FilesChanged as error:
+            engine.fail(error, now=self._now(), retry_at=self._now() + LONGEST_RETRY)
+            self._tell_state(engine)
+            self._log.warning("engine not started", model=model, message=error.message)
         except EngineCrashed as error:
             self._crashed(engine, error, self._now(), tries=KILLED_STARTS)
         except ApplianceError as error:

@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from appliance.config.models import Appliance, Model
 from appliance.plan.desired import Desired, DesiredModel, EngineSpec
@@ -21,16 +22,27 @@ _TASKS: Mapping[str, Mapping[str, str]] = {
 """vLLM's own words for them."""
 
 
-def resolve(appliance: Appliance, *, environments: Mapping[str, str], base: Path) -> Desired:
+def resolve(
+    appliance: Appliance,
+    *,
+    environments: Mapping[str, str],
+    base: Path,
+    contents: Mapping[str, str] = MappingProxyType({}),
+) -> Desired:
     """Every model of the file as desired state.
 
     `environments` gives each backend's engine environment by identity; `base` is the directory that relative paths in
-    the file start from.
+    the file start from; `contents` has the state of the files of those models whose files can change.
     """
-    return {name: _model(name, model, appliance, environments, base) for name, model in appliance.models.items()}
+    return {
+        name: _model(name, model, appliance, environments, base, contents.get(name, ""))
+        for name, model in appliance.models.items()
+    }
 
 
-def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[str, str], base: Path) -> DesiredModel:
+def _model(
+    name: str, model: Model, appliance: Appliance, environments: Mapping[str, str], base: Path, content: str
+) -> DesiredModel:
     backend = backend_of(model, appliance)
     command = appliance.backends.get(backend)
     secrets = {**command.env, **model.env} if command else model.env
@@ -52,6 +64,7 @@ def _model(name: str, model: Model, appliance: Appliance, environments: Mapping[
         health=command.health if command else "/health",
         quantize=model.quantize,
         environment=environments.get(backend, ""),
+        content=content,
     )
     return DesiredModel(
         spec=spec,

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.models.checkpoint_builder import write_files
 from tests.support import FAKE_ENGINE, wait_until
+
+WEIGHTS = {
+    "config.json": b'{"architectures": ["LlamaForCausalLM"]}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"\x02\0\0\0\0\0\0\0{}",
+}
 
 Result = subprocess.CompletedProcess[str]
 
@@ -35,10 +42,8 @@ class Machine:
 
     def write(self, *flags: str, models: str = "", server: str = "port: 0", more: str = "") -> None:
         """A file whose one model is a fake engine with these flags; `models` and `more` go in as they are."""
-        (self.directory / "weights").mkdir(exist_ok=True)
-        (self.directory / "weights" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-        (self.directory / "weights" / "tokenizer.json").write_text("{}")
-        (self.directory / "weights" / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+        if not (self.directory / "weights").exists():  # a second time would be a change of the model's files
+            write_files(self.directory / "weights", WEIGHTS)
         command = [sys.executable, str(FAKE_ENGINE), "--uds", "{socket}", "--name", "{name}", *flags]
         self.file.write_text(
             f"version: 1\nserver: {{{server}}}\nbackend: fake\nbackends: {{fake: {{command: {json.dumps(command)}}}}}\n"

@@ -47,7 +47,6 @@ def test_lock_has_every_file_and_the_check_agrees(packaged: Machine) -> None:
 
 def test_check_names_what_has_drifted(packaged: Machine) -> None:
     packaged.run("lock")
-    (packaged.directory / "weights" / "config.json").write_text('{"architectures": ["Other"]}')
     packaged.write(models="  one: {source: 'pypi:one==1.0'}\n  tiny: {source: ./weights}\n  new: {source: ./weights}")
     result = packaged.run("lock", "--check", "--json")
     assert result.returncode == 1
@@ -96,7 +95,6 @@ def test_status_and_plan_show_what_has_changed_beneath_a_running_engine(packaged
     assert packaged.status()["drift"] == []
     (packaged.directory / "weights" / "tokenizer.json").write_text('{"other": 1}')
     wait_until(lambda: packaged.status()["drift"], what="the drift is seen")
-    (drift,) = packaged.status()["drift"]
-    assert (drift["name"], drift["kind"]) == ("tiny", "files")
+    assert {(each["name"], each["kind"]) for each in packaged.status()["drift"]} == {("tiny", "files")}
     assert "drift: tiny" in packaged.run("status").stderr
     assert "drift: tiny" in packaged.run("plan").stderr

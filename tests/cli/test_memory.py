@@ -22,7 +22,10 @@ def ask(base: str, model: str) -> openai.types.chat.ChatCompletion:
 def two_models(machine: Machine, budget: str, load: str = "on_demand", idle: str = "") -> None:
     models = "\n".join(f"  {name}: {{source: ./weights, load: {load}{idle}}}" for name in ("first", "second"))
     machine.write(models=models, more=f"memory: {{budget: {budget}}}\n")
-    with (machine.directory / "weights" / "more.safetensors").open("wb") as file:
+    weights = machine.directory / "weights" / "more.safetensors"
+    if weights.exists():
+        return
+    with weights.open("wb") as file:
         header = json.dumps({"w": {"dtype": "U8", "shape": [BIG], "data_offsets": [0, BIG]}}).encode()
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(file.tell() + BIG)  # sparse: it counts as weights and takes no disk

@@ -273,6 +273,17 @@ def test_conversion_is_made_once_for_each_content(store: Store, tmp_path: Path) 
     assert not first.exists()
 
 
+def test_another_second_shard_is_another_conversion(store: Store, tmp_path: Path) -> None:
+    python, first = Path(sys.executable), tiny().shards(tmp_path, 2)
+    made = preparing(store, pull(store, LocalSource(first)), "hf", python)
+    assert preparing(store, pull(store, LocalSource(first)), "hf", python) == made
+    second = first.with_name("m-00002-of-00002.gguf")
+    data = bytearray(second.read_bytes())
+    data[-64] ^= 1
+    second.write_bytes(data)
+    assert preparing(store, pull(store, LocalSource(first)), "hf", python) != made
+
+
 def test_failed_conversion_names_the_source_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
     gguf = tiny().with_metadata(general__architecture="mamba")
     checkpoint = pull(store, LocalSource(gguf.write(tmp_path / "m.gguf")))

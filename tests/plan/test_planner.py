@@ -122,6 +122,16 @@ def test_a_last_good_revision_that_fails_too_is_not_started_over_and_over() -> N
     assert kinds(plan(recreated(A2), crashed, now=NOW + 5)) == [("Forget", engine(A1, EngineState.FAILED).id)]
 
 
+def test_a_last_good_revision_whose_bytes_were_written_over_is_not_tried_again() -> None:
+    before, after = replace(A1, content="old"), replace(A1, content="new")
+    world = replace(observed(engine(after, EngineState.FAILED)), last_good={"a": before})
+    assert plan(recreated(after), world, now=NOW) == ()
+    elsewhere = replace(before, source="/another/directory")
+    (start,) = plan(recreated(after), replace(world, last_good={"a": elsewhere}), now=NOW)
+    assert isinstance(start, Start)
+    assert start.spec == elsewhere
+
+
 def test_an_unloaded_model_is_not_restored_before_somebody_asks_for_it() -> None:
     want = {"a": DesiredModel(A2, load="on_demand")}
     world = replace(observed(engine(A2, EngineState.FAILED)), last_good={"a": A1})

@@ -68,12 +68,15 @@ def test_a_rollout_that_recreates_waits_for_the_answers_of_the_old_engine(machin
 def test_a_model_waits_for_the_memory_of_one_that_is_on_its_way_out(machine: Machine) -> None:
     def only(model: str) -> None:
         machine.write(*ENDLESS, models=f"  {model}: {{source: ./weights}}", more="memory: {budget: 110MiB}\n")
+
+    def heavy() -> None:
         with (machine.directory / "weights" / "more.safetensors").open("wb") as file:
             header = json.dumps({"w": {"dtype": "U8", "shape": [BIG], "data_offsets": [0, BIG]}}).encode()
             file.write(len(header).to_bytes(8, "little") + header)
             file.truncate(file.tell() + BIG)  # sparse: it counts as weights and takes no disk
 
     only("leaving")
+    heavy()
     base = machine.up()
     with an_answer_in_flight(base, "leaving"):
         only("waiting")
