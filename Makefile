@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint docs docs-site lock bench soak soak-metal fuzz clean shots
+.PHONY: help install up test lint docs docs-site lock names bench soak soak-metal fuzz clean shots
 
 help:
 	@echo "make install   create .venv and install the appliance"
@@ -14,6 +14,7 @@ help:
 	@echo "make docs      regenerate the schema and the reference"
 	@echo "make docs-site the documentation as a site, in build/site; fails for a link that leads nowhere"
 	@echo "make lock      pin again what the control process and its tests need"
+	@echo "make names     ask Docker Hub and the Hugging Face hub for the names in migrations/models.yaml"
 	@echo "make bench     the figures of docs/benchmarks.md"
 	@echo "make shots     the pictures of docs/images; needs chromium"
 	@echo "make soak-metal ten minutes of clients that go away, against the Metal engine; DURATION="
@@ -89,6 +90,10 @@ docs-site: $(VENV)/.installed-dev
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.lock
 	$(BIN)/python -m tools.homebrew --write
+
+# Needs the network, so it is no part of the tests: its file is collected by its own name alone.
+names: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/migrate/catalogue_names.py
 
 shots: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.screenshots

@@ -39,6 +39,11 @@ class Case:
     def expected(self) -> dict[str, str]:
         return contents(self.path / "expected")
 
+    @property
+    def writes(self) -> bool:
+        """Whether the command leaves any file behind."""
+        return self.expected().keys() != {"output.txt"}
+
     def outcome(self, directory: Path) -> dict[str, str]:
         """What the command leaves in a copy of the input, and prints."""
         shutil.copytree(self.path / "input", directory, dirs_exist_ok=True)

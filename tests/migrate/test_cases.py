@@ -37,10 +37,8 @@ def test_what_is_written_is_valid_and_migrating_it_changes_nothing(case: Case, t
     assert contents(tmp_path) == written
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.name)
+@pytest.mark.parametrize("case", [case for case in CASES if case.writes], ids=lambda case: case.path.name)
 def test_a_second_run_changes_nothing(case: Case, tmp_path: Path) -> None:
-    if "--in-place" in case.arguments or "exit 1" in case.expected()["output.txt"]:
-        pytest.skip("the input is another one then, or nothing was written")
     shutil.copytree(case.path / "input", tmp_path, dirs_exist_ok=True)
     shutil.copytree(case.path / "expected", tmp_path, dirs_exist_ok=True)
     before = contents(tmp_path)
