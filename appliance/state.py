@@ -42,6 +42,11 @@ class StateDirectory:
         return self.root / "models"
 
     @property
+    def kernels(self) -> Path:
+        """What engines have compiled for this machine. Whoever can write here has engines run their code."""
+        return self.root / "kernels"
+
+    @property
     def history(self) -> Path:
         return self.root / "history"
 

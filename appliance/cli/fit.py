@@ -91,7 +91,7 @@ def _result(name: str, model: Model, loaded: Loaded, machine: Target | None) -> 
 def _engine(model: Model, loaded: Loaded, machine: Target | None) -> tuple[Driver, str]:
     """The driver and the vLLM platform to reckon with: a target is a Mac."""
     if machine is not None:
-        return VLLMMetal(widens=False), "MetalPlatform"
+        return VLLMMetal(mac=True), "MetalPlatform"
     backend = backend_of(model, loaded.appliance)
     driver = driver_for(backend, loaded.appliance)
     if backend in loaded.appliance.backends:

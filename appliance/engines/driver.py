@@ -61,6 +61,8 @@ class Launch:
     developer: bool = False
     versions: tuple[tuple[str, str], ...] = ()
     """Of the libraries that decide what the engine does, as installed in its environment."""
+    kernels: Path | None = None
+    """Where engines may keep, for those after them, what they compile for this machine."""
 
     @property
     def socket(self) -> Path:

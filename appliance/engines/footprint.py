@@ -36,8 +36,12 @@ def footprint(arguments: Mapping[str, Any], shape: Shape, *, cache: int, process
     """Bytes of weights, one step's activations and logits, adapters' slots, `cache` and `processes`, of one rank."""
     width = float_width(arguments)
     weights = shape.weights + (width - 2) * shape.floats
-    step = batched_tokens(arguments) * shape.width * width + sequences(arguments) * shape.vocabulary * 4
-    return weights + step + _adapters(arguments, shape) * width + cache + processes
+    return weights + one_step(arguments, shape, width) + _adapters(arguments, shape) * width + cache + processes
+
+
+def one_step(arguments: Mapping[str, Any], shape: Shape, width: int) -> int:
+    """Bytes of one step's activations, so wide a number, and of its logits in float32."""
+    return batched_tokens(arguments) * shape.width * width + sequences(arguments) * shape.vocabulary * 4
 
 
 def _adapters(arguments: Mapping[str, Any], shape: Shape) -> int:

@@ -12,6 +12,7 @@ import appliance
 from appliance.engines import parsers, vllm_arguments, vllm_server
 from appliance.engines.diagnosis import diagnose
 from appliance.engines.driver import ArgumentProblem, Choice, Format, Launch, Shape, Template
+from appliance.engines.footprint import one_step
 from appliance.plan.desired import EngineSpec
 
 PLATFORM = "appliance_metal.platform.MetalPlatform"
@@ -19,17 +20,20 @@ PLATFORM = "appliance_metal.platform.MetalPlatform"
 
 SITE = Path(appliance.__file__).with_name("metal") / "site"
 
+DEVICE = "METAL_DEVICE"
+"""The variable that says what MLX is to compute on: in an engine's `env`, `metal.device` of the file."""
+
 REPORT = "APPLIANCE_METAL_REPORT"
 """The variable that names the file where the engine says what it computes on."""
 
-_DEFAULTS: Mapping[str, Any] = {
-    # Otherwise the cache takes whatever the device has left, and no second engine fits beside this one.
-    "kv_cache_memory_bytes": 1024**3,
-    # What one step computes at once. vLLM's own default would keep running answers waiting for seconds behind a long
-    # prompt on the CPU.
-    "max_num_batched_tokens": 512,
-}
+_CACHE = 1024**3
+"""Bytes. Otherwise the cache takes whatever the device has left, and no second engine fits beside this one."""
+_BATCHED_ON_CPU, _BATCHED_ON_GPU = 512, 2048
+"""Tokens that one step computes at once. On the CPU more would keep running answers waiting for seconds behind a long
+prompt; a GPU has read a prompt of 2,048 tokens in a fraction of one, and fewer leave it idle."""
 
+_CUDA = "mlx-cuda"
+"""How the names of MLX's CUDA back ends begin: there is one for each major version of CUDA."""
 _BLOCK = 16
 """Tokens in one block of the cache."""
 _PROCESSES = 1500 * 1024**2
@@ -76,12 +80,12 @@ def plugin_environ() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class VLLMMetal:
-    """`widens` says whether weights become float32 when they are loaded, as they do where MLX computes on a CPU."""
+    """`mac` says whether the machine is one, where MLX has Metal without any further package."""
 
     name: str = "vllm-metal"
     transport: Literal["unix", "tcp"] = "unix"
     format: Format = "mlx"
-    widens: bool = sys.platform != "darwin"
+    mac: bool = sys.platform == "darwin"
 
     def check(self, arguments: Mapping[str, Any]) -> Iterator[ArgumentProblem]:
         for name in arguments.keys() & _NOT_THERE.keys():
@@ -92,7 +96,7 @@ class VLLMMetal:
         return parsers.choose(template, spec.arguments)
 
     def argv(self, spec: EngineSpec, launch: Launch) -> tuple[str, ...]:
-        return vllm_server.command("appliance_metal.serve", spec, launch, _defaults(spec, launch))
+        return vllm_server.command("appliance_metal.serve", spec, launch, self._defaults(spec, launch))
 
     def env(self, spec: EngineSpec, launch: Launch) -> dict[str, str]:
         return {
@@ -100,24 +104,25 @@ class VLLMMetal:
             **plugin_environ(),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core stays a process of its own, with the worker in it
             REPORT: str(launch.device),
+            **_kernels(launch),
         }
 
-    def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:  # noqa: ARG002 - the Protocol's
-        cache = {**_DEFAULTS, **spec.arguments}["kv_cache_memory_bytes"]
+    def memory(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int | None:
+        cache = self._defaults(spec, launch, **spec.arguments)["kv_cache_memory_bytes"]
         if cache is None:
             return None  # a share of the device, which the engine alone knows
         kept = vllm_arguments.count(cache) if shape.cache != () else 0
-        return self._weights(spec, shape) + kept + _PROCESSES
+        return self._fixed(spec, launch, shape) + kept
 
-    def fitting(self, spec: EngineSpec, launch: Launch, shape: Shape, available: int) -> Mapping[str, Any] | None:  # noqa: ARG002 - the Protocol's
+    def fitting(self, spec: EngineSpec, launch: Launch, shape: Shape, available: int) -> Mapping[str, Any] | None:
         if not shape.cache_per_token:
             return None
-        cache = available - self._weights(spec, shape) - _PROCESSES
+        cache = available - self._fixed(spec, launch, shape)
         cache -= cache % 1024**2  # a number that a person can type
         longest = spec.arguments.get("max_model_len") or shape.context
         if not isinstance(longest, int):  # vLLM takes `32k` and `auto` as well
             longest = shape.context
-        per_token = shape.cache_per_token * (2 if self._wide(spec) else 1)
+        per_token = shape.cache_per_token * (2 if self._wide(spec, launch) else 1)
         context = min(cache // per_token // _BLOCK * _BLOCK, longest or cache)
         return {"max_model_len": context, "kv_cache_memory_bytes": cache} if context >= _BLOCK else None
 
@@ -127,18 +132,41 @@ class VLLMMetal:
     def diagnose(self, lines: Sequence[str]) -> str | None:
         return diagnose(lines)
 
-    def _weights(self, spec: EngineSpec, shape: Shape) -> int:
-        if not self.widens:
+    def on_cpu(self, spec: EngineSpec, launch: Launch) -> bool:
+        """Whether MLX will compute on the CPU, told without importing it.
+
+        (1) What METAL_DEVICE says. (2) A Mac has a GPU. (3) Elsewhere it is one if MLX's CUDA back end is installed.
+        """
+        device = dict(spec.env).get(DEVICE, "default")
+        if device != "default":
+            return device == "cpu"
+        return not self.mac and not any(name.startswith(_CUDA) for name, _ in launch.versions)
+
+    def _defaults(self, spec: EngineSpec, launch: Launch, **given: Any) -> Mapping[str, Any]:
+        defaults: dict[str, Any] = {"kv_cache_memory_bytes": _CACHE}
+        # An encoder reads a text at once: vLLM's own default is as long as the longest.
+        if vllm_server.given(spec, launch, {}).get("runner") != "pooling":
+            defaults["max_num_batched_tokens"] = _BATCHED_ON_CPU if self.on_cpu(spec, launch) else _BATCHED_ON_GPU
+        return {**defaults, **given}
+
+    def _fixed(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int:
+        """All but the cache."""
+        arguments = self._defaults(spec, launch, **spec.arguments)
+        step = one_step(arguments, shape, 4 if self._wide(spec, launch) else 2)
+        return self._weights(spec, launch, shape) + step + _PROCESSES
+
+    def _weights(self, spec: EngineSpec, launch: Launch, shape: Shape) -> int:
+        """Quantized ones become as wide as the others when they are loaded, where the CPU computes."""
+        if not self.on_cpu(spec, launch):
             return shape.weights
-        width = 32 if self._wide(spec) else 16
+        width = 32 if self._wide(spec, launch) else 16
         return shape.floats * width // 8 if shape.bits >= 16 else int(shape.weights * width / shape.bits)
 
-    def _wide(self, spec: EngineSpec) -> bool:
-        return self.widens and spec.arguments.get("dtype") not in ("bfloat16", "float16", "half")
+    def _wide(self, spec: EngineSpec, launch: Launch) -> bool:
+        return self.on_cpu(spec, launch) and spec.arguments.get("dtype") not in ("bfloat16", "float16", "half")
 
 
-def _defaults(spec: EngineSpec, launch: Launch) -> Mapping[str, Any]:
-    if vllm_server.given(spec, launch, {}).get("runner") != "pooling":
-        return _DEFAULTS
-    # An encoder reads a text at once: vLLM's own default is as long as the longest.
-    return {name: value for name, value in _DEFAULTS.items() if name != "max_num_batched_tokens"}
+def _kernels(launch: Launch) -> dict[str, str]:
+    """Up to 40 s of compiling each, which MLX's CUDA back end would keep in TMPDIR: that ends with the engine."""
+    builds = [f"{name}-{version}" for name, version in launch.versions if name.startswith(_CUDA)]
+    return {"MLX_PTX_CACHE_DIR": str(launch.kernels / builds[0])} if builds and launch.kernels else {}

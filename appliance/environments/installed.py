@@ -14,6 +14,7 @@ from appliance.state import write_atomic
 
 MARKER = "environment.json"
 _FORMAT = 1
+_DECIDING = ("python", "vllm", "torch", "transformers", "mlx", "mlx-cuda-12", "mlx-cuda-13", "mlx-lm")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class InstalledEnvironment:
     installed_at: datetime | None
     size: int
     complete: bool = True
+
+    @property
+    def libraries(self) -> tuple[tuple[str, str], ...]:
+        """Those that decide what an engine does, each with its version: what `status` names."""
+        return tuple((name, self.versions[name]) for name in _DECIDING if self.versions.get(name))
 
 
 def read_installed(path: Path) -> InstalledEnvironment:

@@ -33,6 +33,9 @@ def mlx() -> Any:
         raise ValueError(f"{VARIABLE} is `gpu`, and this build of MLX ({mx.__version__}) has no GPU here")
     if wanted != "default":
         mx.set_default_device(mx.gpu if wanted == "gpu" else mx.cpu)
+    if mx.default_device() == mx.Device(mx.cpu):
+        # What MLX fuses there goes through the system's C++ compiler at the first request, and is no faster.
+        mx.disable_compile()
     return mx
 
 

@@ -11,7 +11,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCache
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm.v1.worker.worker_base import CompilationTimes, WorkerBase
 
-from . import device
+from . import device, warm_up
 from .device import logger, mlx
 from .encoder import Encoder, is_encoder, load_encoder
 from .model import Model, load
@@ -24,6 +24,7 @@ _LAYOUT = "LBHNC"
 class MetalWorker(WorkerBase):
     model_runner: MetalModelRunner
     _blocks: int = 0
+    _groups: int = 0
 
     def init_device(self) -> None:
         mx = mlx()
@@ -69,11 +70,17 @@ class MetalWorker(WorkerBase):
     def initialize_from_config(self, kv_cache_config: KVCacheConfig) -> None:
         if len(kv_cache_config.kv_cache_groups) > 1:
             raise ValueError("layers whose blocks differ in size are not supported")
-        self._blocks = kv_cache_config.num_blocks
+        self._blocks, self._groups = kv_cache_config.num_blocks, len(kv_cache_config.kv_cache_groups)
         self._allocate()
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
-        return CompilationTimes(language_model=0.0, encoder=0.0)
+        """At the start alone: what MLX has compiled stays with the process, asleep or not."""
+        if not warm_up.wanted():
+            return CompilationTimes(language_model=0.0, encoder=0.0)
+        seconds = warm_up.warm_up(self.model_runner, self.vllm_config, self._groups)
+        self._allocate()  # the pools as they were
+        encodes = isinstance(self.model_runner.mlx_model, Encoder)
+        return CompilationTimes(language_model=0.0 if encodes else seconds, encoder=seconds if encodes else 0.0)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput | AsyncModelRunnerOutput | None:
         return self.model_runner.execute_model(scheduler_output)

@@ -218,7 +218,7 @@ def of_checkpoint(path: Path, target: Target, bits: int | None = None) -> Need |
 
 def _fixed(found: Shape, target: Target) -> int:
     """What the engine's driver says that it takes, its cache left out. Weights are not widened on a Mac."""
-    driver = VLLMMetal(widens=False) if target.apple else VLLM()
+    driver = VLLMMetal(mac=True) if target.apple else VLLM()
     platform = "MetalPlatform" if target.apple else "CpuPlatform"
     spec = EngineSpec(model="sized", backend=driver.name, source="", engine=(("kv_cache_memory_bytes", "0"),))
     launch = Launch(python=None, model=Path(), directory=Path(), key="", platform=platform)

@@ -36,8 +36,6 @@ from appliance.reconcile.pulls import Pulls
 from appliance.state import StateDirectory
 
 STOP_TIMEOUT = 10.0
-_SHOWN = ("python", "vllm", "torch", "transformers", "mlx", "mlx-lm")
-"""Whose versions `status` names."""
 
 
 class BringUp:
@@ -156,7 +154,8 @@ class BringUp:
             directory=_directory(self._state.run),
             key=secrets.token_urlsafe(32),
             port=_free_port() if driver.transport == "tcp" else None,
-            versions=_versions(environment) if environment else (),
+            versions=environment.libraries if environment else (),
+            kernels=self._state.kernels,
         )
 
     async def _admission(self, engine: Engine, driver: Driver, launch: Launch, shape: Shape) -> bool:
@@ -233,10 +232,6 @@ def _task(spec: EngineSpec, model: Path) -> tuple[Choice, ...]:
 def _length(spec: EngineSpec, packed: int | None, shape: Shape) -> tuple[Choice, ...]:
     """What the artifact says of the length of texts, where the file does not."""
     return () if spec.command or "max_model_len" in spec.arguments else length(packed, shape)
-
-
-def _versions(environment: InstalledEnvironment) -> tuple[tuple[str, str], ...]:
-    return tuple((name, environment.versions[name]) for name in _SHOWN if environment.versions.get(name))
 
 
 def _directory(run: Path) -> Path:

@@ -52,6 +52,7 @@ class Estimator:
         launch = Launch(
             python=installed.python if installed else None,
             platform=installed.platform if installed else "",
+            versions=installed.libraries if installed else (),
             model=checkpoint.path,
             directory=Path(),
             key="",

@@ -20,7 +20,7 @@ LAUNCH = Launch(
     key="s3cret",
     platform="MetalPlatform",
 )
-ON_CPU, ON_METAL = VLLMMetal(widens=True), VLLMMetal(widens=False)
+ON_CPU, ON_METAL = VLLMMetal(mac=False), VLLMMetal(mac=True)
 GIB = 1024**3
 
 
@@ -94,6 +94,48 @@ def test_quantized_weights_are_counted_as_float32_where_the_cpu_computes() -> No
     assert on_metal is not None
     assert on_cpu - on_metal == 640 - 100
     assert ON_CPU.memory(spec(dtype="bfloat16"), LAUNCH, four_bits) == on_cpu - 320
+
+
+CUDA = replace(LAUNCH, versions=(("mlx", "0.32.4"), ("mlx-cuda-13", "0.32.4")), kernels=Path("/state/kernels"))
+
+
+@pytest.mark.parametrize(
+    ("driver", "launch", "device", "batched"),
+    [
+        (ON_CPU, LAUNCH, None, 512),
+        (ON_CPU, LAUNCH, "gpu", 2048),
+        (ON_CPU, CUDA, None, 2048),
+        (ON_CPU, CUDA, "cpu", 512),
+        (ON_METAL, LAUNCH, None, 2048),
+        (ON_METAL, LAUNCH, "cpu", 512),
+    ],
+    ids=["Linux", "Linux, told", "CUDA", "CUDA, told", "Mac", "Mac, told"],
+)
+def test_a_step_has_as_many_tokens_as_what_computes_it_is_good_for(
+    driver: VLLMMetal, launch: Launch, device: str | None, batched: int
+) -> None:
+    told = replace(spec(), env=(("METAL_DEVICE", device),) if device else ())
+    assert f"--max-num-batched-tokens={batched}" in driver.argv(told, launch)
+    quantized = Shape(weights=100, bits=5.0)
+    at_most = driver.memory(told, launch, quantized), driver.memory(told, launch, Shape(weights=0))
+    assert at_most[0] is not None
+    assert at_most[1] is not None
+    assert at_most[0] - at_most[1] == (640 if batched == 512 else 100)
+    asked = replace(told, engine=(("max_num_batched_tokens", "64"),))
+    assert "--max-num-batched-tokens=64" in driver.argv(asked, launch)
+
+
+def test_a_steps_activations_and_logits_are_part_of_the_estimate() -> None:
+    wide = Shape(weights=100, width=1000, vocabulary=50)
+    with_them, without = ON_METAL.memory(spec(), LAUNCH, wide), ON_METAL.memory(spec(), LAUNCH, Shape(weights=100))
+    assert with_them is not None
+    assert without is not None
+    assert with_them - without == 2048 * 1000 * 2 + 128 * 50 * 4
+
+
+def test_kernels_that_are_compiled_outlive_the_engine() -> None:
+    assert ON_CPU.env(spec(), CUDA)["MLX_PTX_CACHE_DIR"] == "/state/kernels/mlx-cuda-13-0.32.4"
+    assert "MLX_PTX_CACHE_DIR" not in ON_CPU.env(spec(), LAUNCH)
 
 
 def test_cache_that_is_a_share_of_the_device_cannot_be_told_beforehand() -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
+
+from tests.metal.reply import reply
 
 COMMON = {
     "vocab_size": 96,
@@ -225,8 +225,4 @@ def refusal(name: str, scratch: Path) -> str:
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    result = main(sys.argv[1])
-    os.write(answer, (json.dumps(result) + "\n").encode())
-    os._exit(0)
+    reply(main)

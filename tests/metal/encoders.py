@@ -6,11 +6,11 @@ encoders.py SCRATCH
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from tests.metal.reply import reply
 
 LENGTHS = [5, 1, 17, 9]
 SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 4, "num_hidden_layers": 3, "vocab_size": 90}
@@ -107,8 +107,4 @@ def refusal(scratch: Path, name: str, config: dict[str, Any] | None = None, modu
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    result = main(sys.argv[1])
-    os.write(answer, (json.dumps(result) + "\n").encode())
-    os._exit(0)
+    reply(main)

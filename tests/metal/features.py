@@ -6,10 +6,10 @@ features.py CHECKPOINT SCRATCH
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
+
+from tests.metal.reply import reply
 
 PROMPTS = ["The capital of France is", "Once upon a time", "Water boils at"]
 RANK, ALPHA = 4, 16
@@ -128,8 +128,4 @@ def resident() -> int:
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    result = main(*sys.argv[1:])
-    os.write(answer, (json.dumps(result) + "\n").encode())
-    os._exit(0)
+    reply(main)

@@ -6,8 +6,6 @@ lanes, the same flat indices, the same merges of running softmaxes. Beside the a
 
 from __future__ import annotations
 
-import json
-import os
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,8 @@ from appliance_metal import kernels
 from appliance_metal.device import mlx
 from appliance_metal.paged import LayerCache, LayerShape
 from appliance_metal.step import Span, Step
+
+from tests.metal.reply import reply
 
 NEVER = -1e30
 CASES = 60
@@ -181,8 +181,4 @@ def main() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    result = main()
-    os.write(answer, (json.dumps(result) + "\n").encode())
-    os._exit(0)
+    reply(main)

@@ -8,11 +8,10 @@ second for each token. With it a prompt still fills a block, and grows beyond an
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from pathlib import Path
 from typing import Any
+
+from tests.metal.reply import reply
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -41,7 +40,7 @@ CHUNK = 24
 """Tokens of one step: prompts with their template are longer, so each is prefilled in chunks, beside decodes."""
 
 
-def main(checkpoint: str, count: int, *modes: str) -> dict[str, Any]:
+def main(checkpoint: str, count: str, *modes: str) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -58,7 +57,7 @@ def main(checkpoint: str, count: int, *modes: str) -> dict[str, Any]:
         return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
 
     prompts = [tokens(each) for each in QUESTIONS]
-    sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+    sampling = SamplingParams(temperature=0, max_tokens=int(count), ignore_eos=True)
 
     def generate(engine: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:
         results = engine.generate([{"prompt_token_ids": each} for each in prompts], sampling, use_tqdm=False)
@@ -145,8 +144,4 @@ def _counter(engine: Any, name: str) -> int:
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    result = main(str(Path(sys.argv[1])), int(sys.argv[2]), *sys.argv[3:])
-    os.write(answer, (json.dumps(result) + "\n").encode())
-    os._exit(0)
+    reply(main)

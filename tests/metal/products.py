@@ -5,13 +5,14 @@ Quantized layers as a GPU is given them, beside the layers that mlx-lm has.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from appliance_metal import kernels, linear
 from appliance_metal.device import mlx
 from mlx import nn
+
+from tests.metal.reply import reply
 
 FORMS = ({"group_size": 64, "bits": 4}, {"group_size": 32, "bits": 8}, {"group_size": 32, "bits": 4, "mode": "mxfp4"})
 
@@ -51,8 +52,4 @@ def main() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    result = main()
-    os.write(answer, (json.dumps(result) + "\n").encode())
-    os._exit(0)
+    reply(main)

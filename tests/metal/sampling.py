@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Any
+
+from tests.metal.reply import reply
 
 DRAWS = 40_000
 SIZE = 48
@@ -147,8 +147,4 @@ def grammar() -> dict[str, bool]:
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    result = main()
-    os.write(answer, (json.dumps(result) + "\n").encode())
-    os._exit(0)
+    reply(main)

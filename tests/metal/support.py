@@ -11,12 +11,15 @@ from typing import Any
 from appliance.engines.vllm_metal import plugin_environ
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 
 
 def run(python: Path, script: str, *arguments: object, timeout: float = 600) -> dict[str, Any]:
     """What the script prints as its last line. Its log is shown when it fails."""
     argv = [str(python), "-P", str(HERE / script), *map(str, arguments)]
-    environ = {**os.environ, **plugin_environ(), "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    plugin = plugin_environ()
+    plugin["PYTHONPATH"] += f":{ROOT}"  # scripts share a few functions
+    environ = {**os.environ, **plugin, "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout, env=environ)
     assert done.returncode == 0, done.stderr[-4000:]
     value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
