@@ -11,6 +11,7 @@ import typer
 from appliance import __version__
 from appliance.cli.bench_app import bench
 from appliance.cli.chaos_app import chaos
+from appliance.cli.completion_app import completion
 from appliance.cli.configuration_app import config, explain, validate
 from appliance.cli.doctor_app import doctor
 from appliance.cli.env_app import env_app, env_install
@@ -27,7 +28,7 @@ from appliance.errors import ApplianceError
 
 _COMMANDS = (
     up, down, plan, apply, history, diff, rollback, restart, status, ps, logs, validate, config, explain, pull, lock,
-    fit, migrate, doctor, chaos, bench, start,
+    fit, migrate, doctor, chaos, bench, completion, start,
 )  # fmt: skip
 """In the order in which `--help` lists them."""
 

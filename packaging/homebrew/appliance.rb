@@ -256,8 +256,7 @@ class Appliance < Formula
   def install
     virtualenv_install_with_resources using: "python@3.12"
     (etc/"appliance").install "model-runner.yaml", "model-runner.schema.json"
-    generate_completions_from_executable(bin/"appliance", shells: [:bash, :zsh, :fish],
-                                                          shell_parameter_format: :typer)
+    generate_completions_from_executable(bin/"appliance", "completion", shells: [:bash, :zsh, :fish])
   end
 
   def caveats

@@ -62,8 +62,10 @@ class Formula
   end
 
   def virtualenv_install_with_resources(using:) = SAID[:using] = using
-  def generate_completions_from_executable(program, shells:, shell_parameter_format:) =
-    SAID[:completions] = [program, shells, shell_parameter_format]
+  # Homebrew runs it once for each shell, with the shell's name behind it.
+  def generate_completions_from_executable(*command, shells:)
+    SAID[:completions] = shells.to_h { |shell| [shell, shell_output([*command, shell].join(" "))] }
+  end
 
   def shell_output(command)
     SAID[:ran] << command

@@ -81,8 +81,13 @@ def test_the_service_runs_a_command_that_exists_on_a_file_that_is_installed(said
 
 
 def test_its_test_block_ran_the_installed_command(said: dict[str, Any], prefix: Path) -> None:
-    assert len(said["ran"]) == 3
+    assert len(said["ran"]) == 6  # three of them for completions
     assert all(command.startswith(f"{prefix}/bin/appliance ") for command in said["ran"])
+
+
+def test_it_installs_the_completions_of_three_shells(said: dict[str, Any]) -> None:
+    assert said["completions"].keys() == {"bash", "zsh", "fish"}
+    assert all("_APPLIANCE_COMPLETE" in script for script in said["completions"].values())
 
 
 def test_it_builds_what_was_tapped(said: dict[str, Any]) -> None:
