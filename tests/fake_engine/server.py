@@ -66,8 +66,11 @@ class Server:
             if self.key and request.path.startswith(GUARDED) and given != f"Bearer {self.key}":
                 raise Refused(401, {"error": "Unauthorized"})
             handler = ROUTES.get((request.method, request.path)) or responses.about_one(request)
-            if handler is None:
-                known = any(path == request.path for _, path in ROUTES)
+            lacking = (
+                self.engine.options.task == "listen" and request.method == "POST" and "/audio/" not in request.path
+            )
+            if handler is None or lacking:
+                known = not lacking and any(path == request.path for _, path in ROUTES)
                 raise Refused(405 if known else 404, {"detail": "Method Not Allowed" if known else "Not Found"})
             try:
                 await handler(self.engine, request)

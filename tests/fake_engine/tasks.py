@@ -74,6 +74,7 @@ async def score(engine: FakeEngine, request: Request) -> None:
 
 
 async def transcribe(engine: FakeEngine, request: Request) -> None:
+    engine.refuse_faults({})
     fields = output.form_fields(request.headers.get("content-type", ""), request.body)
     engine.stats.last_body = {name: len(value) if name == "file" else value.decode() for name, value in fields.items()}
     if fields.get("model", b"").decode() != engine.options.name:

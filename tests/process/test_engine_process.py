@@ -30,7 +30,7 @@ def test_engine_is_ready_once_it_has_generated_a_token(home: Path, listen: tuple
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("task", ["generate", "embed"])
+@pytest.mark.parametrize("task", ["generate", "embed", "listen"])
 def test_probe_suits_what_the_engine_serves(home: Path, task: str) -> None:
     async def main() -> None:
         async with ready(home, "--task", task) as process:
@@ -67,10 +67,11 @@ def test_engine_that_dies_while_starting_fails_at_once_with_the_line_that_says_w
     asyncio.run(main())
 
 
-def test_engine_that_cannot_generate_is_not_ready(home: Path) -> None:
+@pytest.mark.parametrize(("task", "path"), [("any", "/v1/completions"), ("listen", "/v1/audio/transcriptions")])
+def test_engine_that_cannot_do_what_it_serves_is_not_ready(home: Path, task: str, path: str) -> None:
     async def main() -> None:
-        process = await start(home, spec("--fail-probe"))
-        with pytest.raises(StartupFailed, match="told to fail"):
+        process = await start(home, spec("--fail-probe", "--task", task))
+        with pytest.raises(StartupFailed, match=f"{path}: 500 .*told to fail"):
             await process.wait_ready(timeout=20, probe=True)
         assert process.exited.done()
 
