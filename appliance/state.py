@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import Conflict
+from appliance.file_lock import opened, take
 
 # sun_path is 104 bytes on macOS and 108 on Linux, its NUL included; vLLM puts sockets named by a
 # 36-character UUID beside ours.
@@ -78,20 +79,15 @@ class StateDirectory:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Be the only appliance on this state directory. The kernel lets go of the lock however the process ends."""
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with opened(self.lock) as descriptor:
+            if not take(descriptor):
                 raise Conflict(
                     f"an appliance is already running on `{self.root}` (pid {self.holder() or 'unknown'})",
                     hint="`appliance down` stops it; APPLIANCE_HOME gives a second one a directory of its own",
-                ) from None
+                )
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
             yield
-        finally:
-            os.close(descriptor)
 
     def holder(self) -> int | None:
         """The pid of the appliance that runs on this state directory, or None where none does."""

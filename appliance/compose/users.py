@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.errors import ApplianceError
+from appliance.file_lock import alone
 from appliance.state import write_atomic
 
 
@@ -32,12 +31,8 @@ class Users:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Compose runs the providers of one project side by side; here they come one after the other."""
-        descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with alone(self.path.with_suffix(".lock")):
             yield
-        finally:
-            os.close(descriptor)
 
     def add(self, user: User, *, started: int | None) -> None:
         """`started` is remembered where this user started it, else it stays what it was."""

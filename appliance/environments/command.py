@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from appliance.environments.lock import InstallLock
+from appliance.environments.install_lock import InstallLock
 
 _LONGEST_LINE = 1 << 20
 _CREDENTIALS = re.compile(r"://[^/\s@]+@")

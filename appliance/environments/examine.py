@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from appliance.environments.command import run
-from appliance.environments.lock import InstallLock
+from appliance.environments.install_lock import InstallLock
 from appliance.environments.requirements import RequirementList
 from appliance.errors import ProvisionError
 

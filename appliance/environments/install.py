@@ -15,8 +15,8 @@ from typing import TextIO
 from appliance.environments import pip, source
 from appliance.environments.command import install_environ, run
 from appliance.environments.examine import Preflight, differences, examine
+from appliance.environments.install_lock import InstallLock
 from appliance.environments.installed import InstalledEnvironment, size_of, write_marker
-from appliance.environments.lock import InstallLock
 from appliance.environments.requirements import RequirementList
 from appliance.environments.spec import EnvironmentSpec
 from appliance.errors import ProvisionError

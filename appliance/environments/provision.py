@@ -15,11 +15,12 @@ from appliance.environments.command import install_environ
 from appliance.environments.examine import Preflight, check_interpreter, differences, examine
 from appliance.environments.host import Host
 from appliance.environments.install import Installation
+from appliance.environments.install_lock import install_lock
 from appliance.environments.installed import InstalledEnvironment, read_installed
-from appliance.environments.lock import install_lock, removal_lock, use_lock
 from appliance.environments.requirements import RequirementList, shipped_lists
 from appliance.environments.spec import EnvironmentSpec
 from appliance.errors import Conflict, ProvisionError
+from appliance.file_lock import shared, unused
 from appliance.progress import Progress, Report
 
 __all__ = ["EnvironmentSpec", "Environments", "InstalledEnvironment", "Preflight"]
@@ -93,7 +94,7 @@ class Environments:
     @contextmanager
     def use(self, environment: InstalledEnvironment) -> Iterator[int]:
         """Keep it from being removed for as long as the block, or a child that inherits the descriptor, lives."""
-        with use_lock(self._lock(environment.name, "use")) as descriptor:
+        with shared(self._lock(environment.name, "use")) as descriptor:
             if not environment.python.exists():
                 raise ProvisionError(f"the environment `{environment.name}` is gone", hint="`appliance env install`")
             yield descriptor
@@ -103,8 +104,8 @@ class Environments:
         if not path.is_dir() or name.startswith(".") or path.parent != self._root:
             known = ", ".join(f"`{each.name}`" for each in self.list()) or "none"
             raise ProvisionError(f"there is no environment `{name}` (there are: {known})", hint="`appliance env list`")
-        with removal_lock(self._lock(name, "use")) as unused, removal_lock(self._lock(name, "install")) as settled:
-            if not unused:
+        with unused(self._lock(name, "use")) as idle, unused(self._lock(name, "install")) as settled:
+            if not idle:
                 raise Conflict(f"the environment `{name}` is in use by a running engine", hint="`appliance down` first")
             if not settled:
                 raise Conflict(f"the environment `{name}` is being installed", hint="wait for it, or end that process")

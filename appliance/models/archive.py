@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.models.artifact import is_plain
+from appliance.models.checkpoint import KEPT
 from appliance.models.say import Failed
 
 CHUNK = 1024 * 1024
 LARGEST_EXPANSION = 100  # gzip reaches 1032; text reaches 20 and weights not 2
 SMALL = 16 * 1024 * 1024
 MOST_MEMBERS = 10_000
-_KEPT = (".safetensors", ".gguf", ".json", ".txt", ".model", ".jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def _members(archive: Path, where: str) -> dict[str, int]:
             allowed -= info.size
             if allowed < 0:
                 raise _hostile(where, f"it would expand more than {LARGEST_EXPANSION} times")
-            if not is_plain(name) or not name.endswith(_KEPT):
+            if not is_plain(name) or not name.endswith(KEPT):
                 continue
             if name in members:
                 raise _hostile(where, f"it has `{name}` twice")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from appliance.models.checkpoint import KEPT
 from appliance.models.say import Failed
 
 DOCKER = "application/vnd.docker.ai."
@@ -17,8 +18,6 @@ LARGEST_MANIFEST = 4 * 1024 * 1024
 _FILEPATH = ("org.cncf.model.filepath", "org.cnai.model.filepath", "org.opencontainers.image.title")
 _PART = re.compile(r"[A-Za-z0-9_][\w.+@ -]{0,200}", re.ASCII)
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_KEPT = (".safetensors", ".gguf", ".json", ".txt", ".model", ".jinja")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 Kind = Literal["file", "tar"]
 Machine = tuple[str, str]
@@ -177,9 +176,7 @@ def _companion(layer: _Described, where: str) -> str | None:
     if layer.media != f"{DOCKER}model.file" and not layer.media.startswith((f"{CNCF}weight.", f"{CNCF}weight.config.")):
         return None  # licences, documents, code, data sets
     name = _checked(layer.path, where)
-    if name is None or name.endswith(_PICKLES) or not name.endswith(_KEPT):
-        return None
-    return name
+    return name if name and name.endswith(KEPT) else None
 
 
 def _numbered(index: int, count: int, kind: str) -> str:

@@ -14,10 +14,10 @@ from appliance.models.safetensors_header import read_table
 
 Kind = Literal["hf", "gguf", "mlx", "lora"]
 
-KEPT = frozenset({".gguf", ".safetensors", ".json", ".txt", ".model", ".jinja"})
+KEPT = (".gguf", ".safetensors", ".json", ".txt", ".model", ".jinja")
 """Suffixes of the files a checkpoint needs. Code and pickles are not among them: loading one would execute it."""
 
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 """A file's part in a GGUF model of several: the model's name, its number, and how many there are."""
 
@@ -60,7 +60,7 @@ def identify(path: Path) -> tuple[Path, Kind]:
         return _directory(path)
     if path.suffix.lower() == ".gguf":
         return _gguf(path)
-    if path.suffix.lower() in _PICKLES:
+    if path.suffix.lower() in PICKLES:
         raise _pickle(path)
     raise UnsupportedModel(f"`{path}` is no model", hint="give the checkpoint's directory, or a .gguf file")
 
@@ -70,7 +70,7 @@ def _directory(path: Path) -> tuple[Path, Kind]:
     if not files:
         raise SourceNotFound(f"`{path}` holds no files", hint="give the directory that config.json is in")
     with_suffix = {
-        suffix: [name for name in files if Path(name).suffix.lower() == suffix] for suffix in KEPT | _PICKLES
+        suffix: [name for name in files if Path(name).suffix.lower() == suffix] for suffix in (*KEPT, *PICKLES)
     }
     if "adapter_config.json" in files:
         return _adapter(path, files)
@@ -78,7 +78,7 @@ def _directory(path: Path) -> tuple[Path, Kind]:
         return _safetensors(path, files)
     if with_suffix[".gguf"]:
         return _gguf(_only(path, with_suffix[".gguf"]))
-    if pickles := [name for suffix in _PICKLES for name in with_suffix[suffix]]:
+    if pickles := [name for suffix in PICKLES for name in with_suffix[suffix]]:
         raise _pickle(files[pickles[0]])
     raise SourceNotFound(
         f"`{path}` holds no weights", hint="it should hold config.json and *.safetensors, or a .gguf file"
@@ -88,7 +88,7 @@ def _directory(path: Path) -> tuple[Path, Kind]:
 def _adapter(path: Path, files: dict[str, Path]) -> tuple[Path, Kind]:
     weights = files.get("adapter_model.safetensors")
     if weights is None:
-        if pickles := [name for name in files if Path(name).suffix.lower() in _PICKLES]:
+        if pickles := [name for name in files if Path(name).suffix.lower() in PICKLES]:
             raise _pickle(files[pickles[0]])
         raise SourceNotFound(f"`{path}` is an adapter without adapter_model.safetensors", hint="fetch it again")
     _json(files["adapter_config.json"])

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from appliance.file_lock import held
 from appliance.models.checkpoint import Checkpoint
 from appliance.models.convert import VERSION
 from appliance.models.digest_cache import DigestCache, content
 from appliance.models.disk import sync_directory, sync_tree
 from appliance.models.local import UNREAD, files_of
-from appliance.models.lock import held
 from appliance.models.report import said
 from appliance.progress import Progress, Report
 

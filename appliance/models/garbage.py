@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from appliance.models.lock import held, unused
+from appliance.file_lock import held, unused
+from appliance.models.naming import key_of
 from appliance.models.record import Record
 from appliance.models.sources import Source
-from appliance.models.store import Store, key_of
+from appliance.models.store import Store
 
 Kind = Literal["model", "conversion", "partial", "arriving"]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from appliance.errors import ConfigError, SourceError
-from appliance.models.sources import HubSource, RegistrySource, Source
 from appliance.state import write_atomic
 
 Kind = Literal["declared", "source", "revision", "files", "arguments", "environment"]
@@ -99,15 +98,6 @@ def _entries(name: str, locked: Entry, found: Entry) -> Iterator[Difference]:
     )
     if wrong:
         yield Difference(name, "files", f"differ from the lock: {', '.join(wrong[:6])}")
-
-
-def pinned(source: Source, entry: Entry) -> Source:
-    """The source at the revision that is locked, where its kind has revisions."""
-    if isinstance(source, HubSource) and entry.revision:
-        return replace(source, revision=entry.revision)
-    if isinstance(source, RegistrySource) and entry.revision:
-        return replace(source, digest=entry.revision)
-    return source
 
 
 def require(lock: Lock, name: str, source: str, files: Mapping[str, str]) -> None:

@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.models.checkpoint import Checkpoint, Kind
+from appliance.errors import SourceError
+from appliance.models.checkpoint import Checkpoint, Kind, identify
+from appliance.models.digest_cache import content
+from appliance.models.sources import Source
 from appliance.state import write_atomic
 
 
@@ -83,6 +86,19 @@ class Record:
         path = checkpoints / self.directory / self.main
         size = sum(file.size for file in self.files.values())
         return Checkpoint(self.source, path, self.kind, self.digest, size, self.context)
+
+
+def describe(source: Source, directory: Path, digests: Mapping[str, str], name: str, revision: str | None) -> Record:
+    """The record of what has arrived in `directory` and will be called `name`. Raises a SourceError for no model."""
+    try:
+        path, kind = identify(directory)
+    except SourceError as error:
+        raise type(error)(error.message.replace(str(directory), source.text), hint=error.hint) from error
+    main = path.name if path != directory else ""
+    alone = main and sum(file.endswith(".gguf") for file in digests) == 1
+    digest = digests[main] if alone else content(digests)
+    files = {file: File.at(directory / file, sha256) for file, sha256 in digests.items()}
+    return Record(source.text, kind, name, main, digest, files, revision)
 
 
 def _upgraded(value: dict[str, Any]) -> dict[str, Any]:

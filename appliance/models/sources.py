@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from appliance.errors import SourceNotFound, UnsupportedModel
 
@@ -100,6 +101,18 @@ DOCKER_HUB = "docker.io"
 
 RemoteSource = HubSource | PackageSource | RegistrySource | LinkSource
 Source = LocalSource | RemoteSource
+
+
+AnySource = TypeVar("AnySource", bound=Source)
+
+
+def at_revision(source: AnySource, revision: str | None) -> AnySource:
+    """The source at a commit or a manifest's digest, where its kind has revisions."""
+    if revision and isinstance(source, HubSource):
+        return replace(source, revision=revision)
+    if revision and isinstance(source, RegistrySource):
+        return replace(source, digest=revision)
+    return source
 
 
 def is_local_host(host: str) -> bool:

@@ -11,9 +11,7 @@ digests/ locks/
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,32 +20,30 @@ from pathlib import Path
 
 from appliance.engines.driver import Format
 from appliance.errors import Conflict, SourceError, TransferFailed, UnsupportedModel
+from appliance.file_lock import held, shared, unused
 from appliance.models.adapter import adapter_file, heads_of
 from appliance.models.blobs import deposit
 from appliance.models.checkpoint import Checkpoint, identify
 from appliance.models.conversion import Conversions
-from appliance.models.digest_cache import DigestCache, content
+from appliance.models.digest_cache import DigestCache
 from appliance.models.disk import size_of, sync_directory, sync_tree, writing
 from appliance.models.local import examine
-from appliance.models.lock import held, shared, unused
+from appliance.models.naming import directory_of, key_of
 from appliance.models.package import fetch_package
-from appliance.models.record import File, Record
+from appliance.models.record import File, Record, describe
 from appliance.models.repository import fetch_blobs, fetch_repository, fetch_revision
 from appliance.models.sources import (
     HubSource,
-    LinkSource,
     LocalSource,
     PackageSource,
     RegistrySource,
     RemoteSource,
     Source,
+    at_revision,
 )
 from appliance.models.verification import corrupt
 from appliance.models.work import run_thread
 from appliance.progress import Progress, Report
-
-Downloaded = HubSource | RegistrySource | LinkSource
-"""What comes by our own download processes; a package comes by pip."""
 
 
 def _pass(_step: str) -> None:
@@ -227,6 +223,7 @@ class Store:
         if name is None:
             yield
             return
+        self.prepare_directories()
         with shared(self.use_lock(name)):
             yield
 
@@ -311,8 +308,9 @@ class Store:
         if isinstance(source, PackageSource):
             extracted = await fetch_package(source, partial, report, subject=subject, environ=self._environ, keep=keep)
             digests = {name: each.sha256 for name, each in extracted.items()}
-            return _describe(source, partial / "files", digests, _directory(source, None), None)
-        exact = _as_before(source, self.record(source))  # what is fetched again is what was fetched before
+            return describe(source, partial / "files", digests, directory_of(source, None), None)
+        known = self.record(source)
+        exact = at_revision(source, known.revision if known else None)  # what is fetched again is what was before
         if isinstance(exact, HubSource):
             result = await fetch_repository(
                 exact, partial, report, subject=subject, environ=self._environ, token=self._token, keep=keep,
@@ -324,7 +322,7 @@ class Store:
             )
         digests = {name: str(each["sha256"]) for name, each in result["files"].items()}
         revision = result.get("commit") or result.get("digest")
-        described = _describe(source, partial / "files", digests, _directory(source, revision), revision)
+        described = describe(source, partial / "files", digests, directory_of(source, revision), revision)
         return replace(described, context=result.get("context"))
 
     def _publish(self, source: RemoteSource, partial: Path, record: Record) -> Checkpoint:
@@ -360,43 +358,3 @@ class Store:
 
     def use_lock(self, directory: str) -> Path:
         return self.lock(f"use-{directory}")
-
-
-def key_of(source: Source) -> str:
-    """A file name for a source: readable, and distinct even where the readable part is not."""
-    readable = re.sub(r"[^A-Za-z0-9.=@-]+", "-", source.text).strip("-.")[-80:]
-    return f"{readable}-{hashlib.sha256(source.text.encode()).hexdigest()[:8]}"
-
-
-def _as_before(source: Downloaded, known: Record | None) -> Downloaded:
-    """The source at the revision that its name stood for when it was fetched, where its kind has revisions."""
-    if known is None or known.revision is None or isinstance(source, LinkSource):
-        return source
-    if isinstance(source, HubSource):
-        return replace(source, revision=known.revision)
-    return replace(source, digest=known.revision)
-
-
-def _directory(source: RemoteSource, revision: str | None) -> str:
-    """A checkpoint's name: the same for every source that stands for the same files."""
-    if isinstance(source, HubSource):
-        part = f"-{hashlib.sha256(source.files.encode()).hexdigest()[:6]}" if source.files else ""
-        return f"hf-{source.repository.replace('/', '--')}-{str(revision)[:12]}{part}"
-    if isinstance(source, LinkSource):
-        return f"url-{source.sha256[:24]}"
-    if isinstance(source, PackageSource):
-        return f"pypi-{source.name}-{source.version}"
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "-", f"oci-{source.host}-{source.path}")[:80]
-    return f"{readable}-{str(revision).removeprefix('sha256:')[:12]}"
-
-
-def _describe(source: Source, directory: Path, digests: Mapping[str, str], name: str, revision: str | None) -> Record:
-    try:
-        path, kind = identify(directory)
-    except SourceError as error:
-        raise type(error)(error.message.replace(str(directory), source.text), hint=error.hint) from error
-    main = path.name if path != directory else ""
-    alone = main and sum(file.endswith(".gguf") for file in digests) == 1
-    digest = digests[main] if alone else content(digests)
-    files = {file: File.at(directory / file, sha256) for file, sha256 in digests.items()}
-    return Record(source.text, kind, name, main, digest, files, revision)

@@ -21,8 +21,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from appliance.file_lock import held
 from appliance.models.disk import link, sync_directory
-from appliance.models.lock import held
 from appliance.models.say import Failed
 from appliance.models.sources import is_local_host
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from appliance.models.checkpoint import Checkpoint
 from appliance.models.digests import digests
-from appliance.models.lockfile import Lock, pinned, require
-from appliance.models.sources import Source
+from appliance.models.lockfile import Lock, require
+from appliance.models.sources import Source, at_revision
 from appliance.models.store import Store
 from appliance.progress import Report
 
@@ -26,7 +26,7 @@ class Pulls:
             return await self._store.pull(source, report, subject=subject)
         entry, record = self._lock.models.get(name), self._store.record(source)
         if entry is not None and (record is None or record.revision != entry.revision):
-            source = pinned(source, entry)
+            source = at_revision(source, entry.revision)
         checkpoint = await self._store.pull(source, report, subject=subject)
         files = await digests(self._store, source, checkpoint, report, subject=subject)
         require(self._lock, name, declared, files)

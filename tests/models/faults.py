@@ -24,8 +24,9 @@ from typing import Any
 from appliance.errors import TransferFailed
 from appliance.models import oci
 from appliance.models.garbage import collect
+from appliance.models.naming import key_of
 from appliance.models.sources import PackageSource, RegistrySource
-from appliance.models.store import Store, key_of
+from appliance.models.store import Store
 from appliance.progress import silent
 from tests.models.checkpoint_builder import build_wheel, hf_files, write_files
 from tests.models.registry_program import DOCKER, Layer, config_layer, manifest_of

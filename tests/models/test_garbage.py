@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import Conflict
+from appliance.file_lock import shared
 from appliance.models.checkpoint import Checkpoint
 from appliance.models.garbage import collect, contents
-from appliance.models.lock import shared
+from appliance.models.naming import key_of
 from appliance.models.sources import LocalSource, PackageSource
-from appliance.models.store import Store, key_of
+from appliance.models.store import Store
 from appliance.progress import silent
 from tests.models.checkpoint_builder import build_wheel
 from tests.models.gguf_builder import tiny
@@ -60,9 +61,7 @@ def test_equal_files_take_their_space_once_and_outlive_one_owner(store: Store) -
 
 def test_what_an_engine_has_loaded_is_never_collected(store: Store) -> None:
     checkpoint = pull(store, ONE)
-    code = (
-        "import sys; from appliance.models.lock import shared\nwith shared(sys.argv[1]): print(1, flush=True); input()"
-    )
+    code = "import sys; from appliance.file_lock import shared\nwith shared(sys.argv[1]): print(1, flush=True); input()"
     argv = [sys.executable, "-c", code.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")]
     lock = store.use_lock(checkpoint.path.parent.name)
     with subprocess.Popen([*argv, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ) as engine:
