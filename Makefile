@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint docs docs-site lock names bench soak soak-metal fuzz clean shots
+.PHONY: help install up test test-metal-gpu bench-metal lint docs docs-site lock names bench soak soak-metal fuzz clean shots
 
 help:
 	@echo "make install   create .venv and install the appliance"
@@ -17,6 +17,8 @@ help:
 	@echo "make names     ask Docker Hub and the Hugging Face hub for the names in migrations/models.yaml"
 	@echo "make bench     the figures of docs/benchmarks.md"
 	@echo "make shots     the pictures of docs/images; needs chromium"
+	@echo "make test-metal-gpu what CI proves of the Metal plug-in, on this machine's GPU; PYTHON_WITH_CUDA= on Linux"
+	@echo "make bench-metal the plug-in beside mlx_lm's server, random 4-bit weights of 8B parameters; SHAPE=, PYTHON_WITH_CUDA="
 	@echo "make soak-metal ten minutes of clients that go away, against the Metal engine; DURATION="
 	@echo "make soak      ten minutes of edits and dying engines under load, half an hour of every kind of client;"
 	@echo "               DURATION=, GATEWAY_DURATION= (seconds), CLIENTS=, SEED="
@@ -38,7 +40,7 @@ up: install
 
 # Real engines use every core themselves, and share one where they can: one after the other.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -m "not engine" --numprocesses auto
+	$(BIN)/python -m pytest -m "not engine and not gpu" --numprocesses auto
 	$(BIN)/python -m pytest -m engine
 
 lint: $(VENV)/.installed-dev
@@ -67,6 +69,14 @@ fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fuzz.run --count $(COUNT) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
 	$(BIN)/python -m tests.models.fuzz_gguf --files $(FILES) --seed $(SEED)
 	$(BIN)/python -m pytest tests/models/test_faults.py
+
+# On a Mac as it is; for CUDA, PYTHON_WITH_CUDA= names an interpreter with vLLM, mlx-lm and mlx-cuda-13.
+test-metal-gpu: $(VENV)/.installed-dev
+	$(if $(PYTHON_WITH_CUDA),METAL_TEST_PYTHON=$(PYTHON_WITH_CUDA)) $(BIN)/python -m pytest -m gpu tests/metal
+
+SHAPE ?= 8b
+bench-metal: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.metal --shape $(SHAPE) --prefix-words 1000 $(if $(PYTHON_WITH_CUDA),--python $(PYTHON_WITH_CUDA))
 
 soak-metal: $(VENV)/.installed-dev
 	METAL_ABORTS=$(DURATION) $(BIN)/python -m pytest -q tests/metal/test_served.py -k go_away

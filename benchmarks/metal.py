@@ -1,6 +1,10 @@
 """vLLM over MLX beside `mlx_lm.server`: the same weights, the same device, taking turns in one run.
 
-    python -m benchmarks.metal --python ENGINE_PYTHON --model CHECKPOINT [--rounds 3] [--tokens 48] [--clients 1 8 16]
+    python -m benchmarks.metal --model CHECKPOINT [--rounds 3] [--tokens 48] [--clients 1 8 16]
+    python -m benchmarks.metal --shape 8b --prefix-words 1000
+
+With a shape, a checkpoint of random 4-bit weights is made on the spot (random_checkpoint.py). The interpreter is that
+of the provisioned environment of vllm-metal; `--python` names another, one with `mlx-cuda-13` for instance.
 
 Both servers stay up and are measured in turn, over HTTP, streaming, at several numbers of clients. Throughput is all
 generated tokens over the time from the first request to the last token; the time to the first token is the clients'
@@ -30,10 +34,15 @@ from typing import Any
 
 import aiohttp
 
+from appliance.config.models import Environment
 from appliance.engines.vllm_metal import plugin_environ
+from appliance.environments.provision import Environments
+from appliance.state import StateDirectory
 from benchmarks.machine import describe
+from benchmarks.random_checkpoint import SHAPES, WORDS
 
-WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state")
+ROOT = Path(__file__).parent.parent
+
 _WITH_BLAS = "from appliance_metal.device import mlx; mlx(); import sys; from mlx_lm.server import main; main()"
 _START_TIMEOUT = 300.0
 
@@ -69,8 +78,10 @@ class Figures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--python", type=Path, required=True, help="the interpreter of the Metal engine environment")
-    parser.add_argument("--model", type=Path, required=True, help="a checkpoint that both load as it is")
+    parser.add_argument("--python", type=Path, help="the interpreter of another environment than the provisioned one")
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--model", type=Path, help="a checkpoint that both load as it is")
+    weights.add_argument("--shape", choices=SHAPES, help="random weights in 4 bits")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 16])
@@ -78,12 +89,32 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--engine", default="", help="further arguments of the engine, as on its command line")
     options = parser.parse_args()
+    options.python = options.python or _provisioned()
     with ExitStack() as stack:
+        name = options.shape or options.model.name
+        if options.shape:
+            options.model = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shape-"))) / options.shape
+            argv = [options.python, "-m", "benchmarks.random_checkpoint", options.shape, options.model]
+            subprocess.run(argv, check=True, cwd=ROOT)
         servers = [stack.enter_context(each) for each in (_ours(options), _theirs(options))]
-        result = {"machine": describe(), "model": options.model.name, **asyncio.run(_measure(servers, options))}
+        machine = {**describe(), "device": _device(options.python)}
+        result = {"machine": machine, "model": name, **asyncio.run(_measure(servers, options))}
     print(json.dumps(result, indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _device(python: Path) -> str:
+    """What MLX computes on, in its own words."""
+    argv = [str(python), "-c", "from appliance_metal import device; print(device.name())"]
+    environ = {**os.environ, **plugin_environ()}
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _provisioned() -> Path:
+    environments = Environments(StateDirectory.locate(os.environ).environments)
+    spec = environments.choose("vllm-metal", Environment())
+    return asyncio.run(environments.ensure(spec, lambda progress: print(progress.step, file=sys.stderr))).python
 
 
 @contextmanager

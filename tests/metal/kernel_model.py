@@ -1,7 +1,8 @@
 """Run by path inside the Metal engine environment. Prints one JSON object.
 
 What appliance/metal/kernels.py has its GPU kernel do, in Python: the same loops over groups of threads, warps and
-lanes, the same flat indices, the same merges of running softmaxes. Beside the attention in MLX that is the reference.
+lanes, the same flat indices, the same merges of running softmaxes. Beside the attention in MLX that is the reference;
+and where MLX has a GPU, the kernel itself beside it, for which METAL_KERNELS has to be `off`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from appliance_metal import kernels
-from appliance_metal.device import mlx
+from appliance_metal.device import mlx, on_cpu
 from appliance_metal.paged import LayerCache, LayerShape
 from appliance_metal.step import Span, Step
 
@@ -154,6 +155,7 @@ def case(rng: random.Random) -> dict[str, Any]:
     sinks = mx.random.normal((heads * group,)) if rng.random() < 0.4 else None
     before = [np.array(each).ravel() for each in cache.arrays]
     fresh = [np.array(each).ravel() for each in (keys, values)]
+    new = keys, values
     keys, _ = cache.update_and_fetch(keys, values)
     expected = np.array(cache.attend(queries, keys, size**-0.5, None, sinks)).ravel()
     layout = kernels.Layout.of(heads, group, size, BLOCK, window)
@@ -162,9 +164,12 @@ def case(rng: random.Random) -> dict[str, Any]:
     sink = None if sinks is None else np.array(sinks)
     writes = rng.random() < 0.5
     flat = [np.array(each).ravel() for each in (queries, step.tables, step.cached)]
+    start = [each.copy() for each in before]
     inputs = Inputs(flat[0], fresh if writes else None, before if writes else pools, flat[1], flat[2], size**-0.5)
     found, written = attend(layout, inputs, step, sink)
+    really = None if on_cpu() else _on_gpu(layout, queries, new if writes else None, start, pools, step, sinks)
     return {
+        "kernel": None if really is None else float(np.abs(really - expected).max()),
         "writes": writes,
         "pools": all(np.array_equal(one, two) for one, two in zip(inputs.pools, pools, strict=True)),
         "difference": float(np.abs(found - expected).max()),
@@ -172,6 +177,18 @@ def case(rng: random.Random) -> dict[str, Any]:
         "parts": layout.parts(step.tables.shape[1]),
         "shape": [heads, group, size, window or 0, sinks is not None, *contexts],
     }
+
+
+def _on_gpu(layout: Any, queries: Any, fresh: Any, before: Any, after: Any, step: Any, sinks: Any) -> Any:
+    """What the kernel itself gives, flat. `before` are the pools without the step's keys and values, `after` with
+    them: where it is to write them it is given the former, and has to leave the latter."""
+    mx = mlx()
+    writes = fresh is not None and not mx.metal.is_available()
+    pools = tuple(mx.array(each.reshape(-1, layout.size)) for each in (before if writes else after))
+    out = kernels.attend(layout, queries, fresh if writes else None, pools, step, layout.size**-0.5, sinks)
+    mx.eval(out)
+    assert all(np.array_equal(np.array(one).ravel(), two) for one, two in zip(pools, after, strict=True))
+    return np.array(out).ravel()
 
 
 def main() -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Run by path inside the Metal engine environment: vLLM over MLX beside mlx_lm, token by token. Prints one JSON object.
 
-parity.py CHECKPOINT TOKENS [alone] [preempted] [short]
+parity.py CHECKPOINT TOKENS [alone] [preempted] [short] [few] [dtype=NAME]
 
-`short` has a line in the place of the chat template, since mlx_lm's quantized products on the CPU take a tenth of a
-second for each token. With it a prompt still fills a block, and grows beyond another.
+`few` asks four of the questions, `dtype` is the engine's. `short` has a line in the place of the chat template, since
+mlx_lm's quantized products on the CPU take a tenth of a second for each token. With it a prompt still fills a block,
+and grows beyond another.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def main(checkpoint: str, count: str, *modes: str) -> dict[str, Any]:
     chunk = 8 if "short" in modes else CHUNK
     settings: dict[str, Any] = {"model": checkpoint, "max_model_len": 256, "seed": 0, "max_num_batched_tokens": chunk}
     settings["max_num_seqs"] = 8
+    settings |= dict(mode.split("=") for mode in modes if "=" in mode)
     engine = LLM(**settings, kv_cache_memory_bytes=256 << 20, disable_log_stats=False)
     tokenizer = engine.get_tokenizer()
 
@@ -56,7 +58,7 @@ def main(checkpoint: str, count: str, *modes: str) -> dict[str, Any]:
         messages = [{"role": "user", "content": question}]
         return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
 
-    prompts = [tokens(each) for each in QUESTIONS]
+    prompts = [tokens(each) for each in (QUESTIONS[:4] if "few" in modes else QUESTIONS)]
     sampling = SamplingParams(temperature=0, max_tokens=int(count), ignore_eos=True)
 
     def generate(engine: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:
