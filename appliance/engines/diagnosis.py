@@ -23,10 +23,11 @@ def diagnose(lines: Sequence[str]) -> str | None:
     """The first of these that the last lines hold, freed of its prefix, or None.
 
     (1) The argument parser's verdict. (2) What the worker died of, which precedes the generic failure of the engine
-    core. (3) The sentence of a validation error. (4) The last exception that says something of its own.
+    core. (3) What could not be imported, where all that vLLM says is that a model could not be inspected. (4) The
+    sentence of a validation error. (5) The last exception that says something of its own.
     """
     useful = [line for line in map(_strip, lines[-LINES:]) if line and not _NOISE.search(line)]
-    for find in (_argument_error, _worker_failure, _validation, _last_exception):
+    for find in (_argument_error, _worker_failure, _missing_module, _validation, _last_exception):
         if line := find(useful):
             return line
     return None
@@ -51,6 +52,12 @@ def _worker_failure(lines: Sequence[str]) -> str | None:
         return None
     quoted = re.search(r"Worker failed with error '(.*?)'(?:, please|\.?$)", line)
     return quoted[1] if quoted else line
+
+
+def _missing_module(lines: Sequence[str]) -> str | None:
+    if not any("failed to be inspected" in line for line in lines):
+        return None
+    return _last(lines, lambda line: re.match(r"(?:ModuleNotFound|Import)Error: ", line) is not None)
 
 
 def _validation(lines: Sequence[str]) -> str | None:
