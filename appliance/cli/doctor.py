@@ -55,7 +55,12 @@ def _show(findings: Sequence[Finding]) -> None:
         output.data(f"  cause: {finding.cause}")
         output.data(f"  remedy: {finding.remedy}")
     problems = sum(finding.level == "problem" for finding in findings)
-    output.note(f"{len(CHECKS)} checks: {problems} problems, {len(findings) - problems} warnings")
+    counted = (_counted(problems, "problem"), _counted(len(findings) - problems, "warning"))
+    output.note(f"{len(CHECKS)} checks: {', '.join(counted)}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _write(archive: Path, scene: Scene, findings: Sequence[Finding]) -> None:

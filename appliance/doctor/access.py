@@ -41,7 +41,8 @@ def check(scene: Scene) -> Iterator[Finding]:
     for (reason, key, path), number in counted.most_common(8):
         cause, remedy = _REASONS.get(reason, ("the log does not say why", "ask again and look at the answer"))
         named = f" (`{key}`)" if key else ""
-        yield Finding("access", "warning", f"{number} requests to {path} were answered 401{named}", cause, remedy)
+        said = f"1 request to {path} was" if number == 1 else f"{number} requests to {path} were"
+        yield Finding("access", "warning", f"{said} answered 401{named}", cause, remedy)
 
 
 def parse(line: str) -> Mapping[str, Any]:

@@ -23,6 +23,21 @@ SHORTEST = 4
 _NAMES = re.compile(
     r"(?i)key|token|secret|passw|pwd|credential|auth|cookie|session|dsn|(^|_)url$|(^|_)uri$|_proxy$|index"
 )
+_ORDINARY = frozenset(
+    (
+        "PWD",
+        "OLDPWD",
+        "DESKTOP_SESSION",
+        "GDMSESSION",
+        "SESSION_MANAGER",
+        "XDG_SESSION_CLASS",
+        "XDG_SESSION_DESKTOP",
+        "XDG_SESSION_ID",
+        "XDG_SESSION_PATH",
+        "XDG_SESSION_TYPE",
+    )
+)
+"""Variables of every shell and desktop that are called like a secret: directories, and words such as `user`."""
 _HARMLESS = frozenset({"", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "auto", "localhost"})
 
 _LOOKS = (
@@ -32,7 +47,7 @@ _LOOKS = (
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)?"),
     re.compile(r"\b(?:sk|pk|rk|hf|ghp|gho|ghs|ghu|github_pat|glpat|xox[abprs]|AKIA|ASIA|AIza|ya29|nvapi)[-_.]?[A-Za-z0-9_-]{12,}"),
     re.compile(r"\b[0-9a-fA-F]{32,}\b"),
-    re.compile(r"(?i)(?<![A-Za-z])(?:x-api-key|api[-_]?key|token|secret|password|passwd)[\"']?\s*[:=]\s*[\"']?[^\s\"',;&}]{4,}"),
+    re.compile(r"(?i)(?<![A-Za-z])(?:x-api-key|api[-_]?key|token|secret|password|passwd)[\"']?\s*[:=]\s*[\"']?(?!KEY`)[^\s\"',;&}]{4,}"),
 )  # fmt: skip
 
 
@@ -70,7 +85,7 @@ class Redaction:
 def secrets_of(scene: Scene) -> Iterator[str]:
     """What must not be seen: of the environment, of the file, and the keys of running engines."""
     for name, value in scene.environ.items():
-        if _NAMES.search(name) and value.lower() not in _HARMLESS:
+        if _NAMES.search(name) and name not in _ORDINARY and value.lower() not in _HARMLESS:
             yield value
             yield from _of_address(value)
     if scene.loaded is not None:

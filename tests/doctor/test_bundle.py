@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.cli.loading import read_with
-from appliance.doctor import bundle
+from appliance.doctor import access, bundle
 from appliance.doctor.finding import Finding
-from appliance.doctor.redaction import Redaction
+from appliance.doctor.redaction import Redaction, secrets_of
 from appliance.doctor.scene import Scene
 from appliance.state import StateDirectory
 
 _VISIBLE = st.characters(min_codepoint=33, max_codepoint=0x2FFF, exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"])
+REFUSED = json.dumps({"event": "request", "status": 401, "path": "/v1/models", "reason": "no_key"})
 SECRET = st.text(_VISIBLE, min_size=8, max_size=40)
 LIKELY = st.sampled_from(["sk-", "hf_", "ghp_", "Bearer "]).flatmap(
     lambda start: st.from_regex(r"[A-Za-z0-9]{20,40}", fullmatch=True).map(lambda rest: start + rest)
@@ -101,6 +102,19 @@ def test_words_that_are_no_secret_stay() -> None:
     redaction = Redaction(["hunter2hunter2"])
     line = "model tiny: the engine exited (exit code 1), needs 3.0 GiB, revision 1a2b3c4d at http://127.0.0.1:8000/v1"
     assert redaction.text(line) == line
+
+
+def test_what_every_shell_and_desktop_sets_is_no_secret(tmp_path: Path) -> None:
+    environ = {"PWD": "/srv/models", "OLDPWD": "/srv", "XDG_SESSION_CLASS": "user", "DB_PWD": "correct horse"}
+    known = set(secrets_of(Scene(StateDirectory(tmp_path), environ, tmp_path / "none.yaml")))
+    assert known == {"correct horse"}
+
+
+def test_a_remedy_that_shows_where_a_key_goes_stays_as_it_is(tmp_path: Path) -> None:
+    scene = Scene(StateDirectory(tmp_path), {}, tmp_path / "none.yaml", log=[REFUSED])
+    (finding,) = access.check(scene)
+    assert "`x-api-key: KEY`" in finding.remedy
+    assert Redaction(()).finding(finding) == finding
 
 
 def test_one_secret_inside_another_leaves_no_rest() -> None:
