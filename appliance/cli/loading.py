@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from appliance.config.load import DEFAULT_FILE, Loaded, interpret, load
-from appliance.config.models import Appliance
+from appliance.config.models import Appliance, Model
 from appliance.engines import DRIVERS, driver_for
 from appliance.engines.command import PLACEHOLDERS, unknown_placeholders
+from appliance.errors import ApplianceError
+from appliance.models.sources import parse_source
 from appliance.process.environ import OWNED_VARIABLES
 from appliance.reconcile.resolve import backend_of
 
@@ -46,8 +48,11 @@ def base_of(loaded: Loaded) -> Path:
     return loaded.path.parent.absolute() if loaded.path else Path.cwd()
 
 
-def engine_problems(appliance: Appliance) -> Iterator[tuple[tuple[str | int, ...], str, str | None]]:
-    """What the drivers have to say about the file, as (path, message, hint)."""
+Problem = tuple[tuple[str | int, ...], str, str | None]
+
+
+def engine_problems(appliance: Appliance) -> Iterator[Problem]:
+    """What the drivers, and those who fetch weights, have to say about the file, as (path, message, hint)."""
     for name, backend in appliance.backends.items():
         for word in unknown_placeholders(backend.command):
             known = ", ".join(f"`{{{each}}}`" for each in PLACEHOLDERS)
@@ -55,6 +60,18 @@ def engine_problems(appliance: Appliance) -> Iterator[tuple[tuple[str | int, ...
     for name, model in appliance.models.items():
         for variable in model.env.keys() & OWNED_VARIABLES:
             yield ("models", name, "env", variable), "set by the appliance", "leave it out"
+        for path, message, hint in _source_problems(model):
+            yield ("models", name, *path), message, hint
         driver = driver_for(backend_of(model, appliance), appliance)
         for problem in driver.check(model.engine):
             yield ("models", name, "engine", problem.key), problem.message, problem.hint
+
+
+def _source_problems(model: Model) -> Iterator[Problem]:
+    """Sources that no machine could fetch, by the form they are written in; their paths are the model's own."""
+    adapters = ((("adapters", at, "source"), each.source) for at, each in enumerate(model.adapters))
+    for path, source in ((("source",), model.source), *adapters):
+        try:
+            parse_source(source, base=Path())
+        except ApplianceError as error:
+            yield path, error.message, error.hint

@@ -134,7 +134,10 @@ def parse_source(text: str, *, base: Path) -> Source:
         return _refuse(text, match[1])
     if not text.strip() or "\0" in text:
         raise SourceNotFound(f"`{text}` is no model source", hint=_FORMS)
-    return LocalSource((base / Path(text).expanduser()).absolute())
+    try:
+        return LocalSource((base / Path(text).expanduser()).absolute())
+    except RuntimeError:
+        raise SourceNotFound(f"`{text}`: this machine has no such user", hint="write the whole path") from None
 
 
 def _package(text: str) -> PackageSource:

@@ -45,6 +45,18 @@ def test_a_broken_file_is_refused_with_its_position(machine: Machine) -> None:
     assert "did you mean `source`" in result.stderr
 
 
+def test_a_source_that_nothing_could_fetch_is_refused_where_it_stands(machine: Machine) -> None:
+    machine.file.write_text(
+        "models:\n  a: {source: 'docker:ai/smollm2'}\n  b:\n    source: ./weights\n"
+        "    adapters: [{name: c, source: 'https://example.org/c.gguf'}]\n"
+    )
+    result = machine.run("validate")
+    assert result.returncode == 1
+    assert "model-runner.yaml:2:15: models.a.source" in result.stderr
+    assert "write `oci:ai/smollm2`" in result.stderr
+    assert "model-runner.yaml:5:34: models.b.adapters[0].source" in result.stderr
+
+
 def test_an_argument_that_vllm_does_not_have_is_refused_before_anything_starts(machine: Machine) -> None:
     machine.file.write_text("models:\n  tiny:\n    source: ./weights\n    engine:\n      max_model_length: 5\n")
     result = machine.run("validate")

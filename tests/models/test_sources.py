@@ -76,6 +76,7 @@ def test_home_directory_is_expanded() -> None:
         ("", "path"),
         ("  ", "path"),
         ("a\0b", "path"),
+        ("~nobody-of-that-name/m.gguf", "whole path"),
     ],
 )
 def test_mistyped_source_says_what_to_write(text: str, hint: str) -> None:
