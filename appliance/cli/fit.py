@@ -17,8 +17,11 @@ from appliance.config.models import Memory, Model
 from appliance.engines import driver_for
 from appliance.engines.driver import Driver, Shape
 from appliance.engines.vllm_metal import VLLMMetal
-from appliance.errors import ApplianceError, ConfigError
+from appliance.errors import ApplianceError, ConfigError, SourceError
+from appliance.models.convert.gguf_file import read_header
+from appliance.models.convert.refused import Refused
 from appliance.models.fit import SEQUENCES, Fit, Target, fits, parse_target
+from appliance.models.report import source_error
 from appliance.models.shape import shape
 from appliance.models.sources import LocalSource, parse_source
 from appliance.models.store import Store
@@ -59,8 +62,11 @@ def _models(loaded: Loaded, wanted: str | None) -> dict[str, Model]:
     if wanted in declared:
         return {wanted: declared[wanted]}
     if ":" not in wanted and not Path(wanted).exists():
+        names = ", ".join(sorted(declared))
+        named = f"declared are {names}" if loaded.path else "there is no file here that declares any"
         raise ApplianceError(
-            f"`{wanted}` is neither a declared model nor a source", hint=f"declared are {', '.join(sorted(declared))}"
+            f"`{wanted}` is neither a declared model nor a source",
+            hint=f"{named}; a source is a path that exists, or has its kind before it, such as `hf:org/name`",
         )
     return {wanted: Model(source=wanted)}
 
@@ -117,21 +123,35 @@ async def _shape(name: str, model: Model, driver: Driver, loaded: Loaded) -> Sha
     source, bits = parse_source(model.source, base=base_of(loaded)), model.quantize
     with shown() as report:
         if isinstance(source, LocalSource):
-            return shape((await store.pull(source, report, subject=f"model {name}")).path, driver.format, bits=bits)
+            return _sound((await store.pull(source, report, subject=f"model {name}")).path, driver, bits)
         if here := store.find(source):
-            return shape(here.path, driver.format, bits=bits)
+            return _sound(here.path, driver, bits)
         with tempfile.TemporaryDirectory() as directory:
             path = await store.skeleton(source, Path(directory), report, subject=f"model {name}")
-            return shape(path, driver.format, bits=bits)
+            return _sound(path, driver, bits)
+
+
+def _sound(path: Path, driver: Driver, bits: int | None) -> Shape:
+    """Raises a SourceError for a GGUF file that could not be converted, and for what has no weights."""
+    if path.is_file() and driver.format != "any":
+        try:
+            read_header(path, vocabulary=False)
+        except Refused as refused:
+            raise source_error(refused.kind, refused.message, hint=refused.hint) from refused
+    found = shape(path, driver.format, bits=bits)
+    if not found.weights:
+        raise SourceError(f"`{path}` has no weights in it", hint="fetch or copy it again")
+    return found
 
 
 def _show(result: dict[str, Any]) -> None:
     where = result["target"] or "this machine"
-    per_token = (
-        f"{output.size(result['cache_per_token'])} of cache a token" if result["cache_per_token"] else "no cache"
-    )
+    cache = result["cache_per_token"]
+    keeps = f"{output.size(cache)} of cache a token" if cache else "no cache"
+    if cache is None:
+        keeps = "a cache that its config.json does not tell and this table does not count"
     output.note(
-        f"{result['model']}: {output.size(result['weights'])} of weights, {per_token}; "
+        f"{result['model']}: {output.size(result['weights'])} of weights, {keeps}; "
         f"{output.size(result['budget'])} on {where} for {result['backend']}"
     )
     table = [Fit(**each) for each in result["table"]]

@@ -19,6 +19,11 @@ _ERRORS: Mapping[str, type[SourceError]] = {
 }
 
 
+def source_error(kind: str, message: str, *, hint: str | None) -> SourceError:
+    """What a child process, or the importer's own code in this one, calls `kind`, as an error of ours."""
+    return _ERRORS.get(kind, SourceError)(message, hint=hint)
+
+
 async def said(
     argv: Sequence[str],
     report: Report,
@@ -41,9 +46,8 @@ async def said(
 
     ended = await run_child(argv, environ=environ, keep=keep, line=line)
     if error := result.get("error"):
-        kind = _ERRORS.get(error["kind"], SourceError)
         message = error["message"] if f"`{what}`" in error["message"] else f"{what}: {error['message']}"
-        raise kind(message, hint=error["hint"])
+        raise source_error(error["kind"], message, hint=error["hint"])
     if ended.code != 0:
         last = next((each for each in reversed(ended.errors) if each.strip()), "no output")
         raise SourceError(

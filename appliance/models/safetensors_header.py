@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,14 @@ from appliance.errors import SourceError
 
 LARGEST = 100_000_000
 """The format's own bound on its header, in bytes."""
+
+_WIDTHS: Mapping[str, int] = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+}
+"""Bytes of one number. Types of less than a byte, and those to come, are not checked by it."""
 
 
 def read_table(file: Path) -> dict[str, Any]:
@@ -36,7 +46,10 @@ def parse_table(text: bytes, name: str) -> dict[str, Any]:
                 continue
             start, end = entry["data_offsets"]
             sound = all(type(each) is int and each >= 0 for each in (start, end, *entry["shape"]))
+            width = _WIDTHS.get(entry["dtype"])
             if not sound or start > end or not isinstance(entry["dtype"], str):
+                raise ValueError(key)
+            if width and prod(entry["shape"]) * width != end - start:
                 raise ValueError(key)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SourceError(f"`{name}` has a damaged header", hint="fetch it again") from error

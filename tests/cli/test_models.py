@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Machine
-from tests.models.checkpoint_builder import build_wheel
+from tests.models.checkpoint_builder import build_wheel, safetensors
 from tests.models.gguf_builder import tiny
 
 WEIGHTS = tiny().encode()
@@ -67,6 +67,7 @@ def test_fit_counts_a_local_model_and_names_a_target(machine: Machine) -> None:
     config = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "num_attention_heads": 4}
     config |= {"hidden_size": 64, "max_position_embeddings": 2048}
     (machine.directory / "weights" / "config.json").write_text(json.dumps(config))
+    (machine.directory / "weights" / "model.safetensors").write_bytes(safetensors())
     (result,) = json.loads(machine.run("fit", "./weights", "--target", "m2-16gb", "--json").stdout)
     assert result["target"] == "m2-16gb"
     assert result["cache_per_token"] == 2 * 2 * 64 * 2
@@ -90,6 +91,24 @@ def test_fit_counts_a_gguf_as_a_mac_holds_it_and_as_the_file_has_it_quantized(ma
     matrices = sum(rows * columns for kind, (rows, *rest) in gguf.tensors.values() for columns in rest if kind == "F16")
     assert weights["plain"] - weights["eight"] == matrices * (16 - 9) // 8
     assert weights["plain"] - weights["four"] == matrices * (16 - 5) // 8
+
+
+def test_fit_says_what_it_cannot_count(machine: Machine) -> None:
+    machine.write()
+    (machine.directory / "cut.gguf").write_bytes(tiny().encode()[:-1])
+    cut = machine.run("fit", "./cut.gguf", "--target", "m2-16gb")
+    assert (cut.returncode, cut.stdout) == (1, "")
+    assert "fetch or copy the file again" in cut.stderr
+    empty = machine.run("fit", "tiny", "--target", "m2-16gb")
+    assert (empty.returncode, "has no weights in it" in empty.stderr) == (1, True)
+    (machine.directory / "weights" / "model.safetensors").write_bytes(safetensors())
+    config = '{"model_type": "llama", "num_hidden_layers": -5, "hidden_size": 1e400}'
+    (machine.directory / "weights" / "config.json").write_text(config)
+    untold = machine.run("fit", "tiny", "--target", "m2-16gb")
+    assert "a cache that its config.json does not tell" in untold.stderr
+    assert "declared are tiny; a source is a path" in machine.run("fit", "nothing").stderr
+    machine.file.unlink()
+    assert "no file here that declares any" in machine.run("fit", "nothing").stderr
 
 
 def test_model_that_runs_code_of_its_checkpoint_is_named_in_the_plan(machine: Machine) -> None:

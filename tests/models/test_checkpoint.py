@@ -60,7 +60,10 @@ def test_weights_shorter_or_longer_than_they_say_are_refused(tmp_path: Path, dat
     refused(write_files(tmp_path, {**hf_files(), "model.safetensors": data}), SourceError)
 
 
-@pytest.mark.parametrize("header", [b"[]", b"{", b'{"w":1}', b'{"w":{"data_offsets":["a","b"]}}', b"[" * 9000])
+LARGER = b'{"w":{"dtype":"F32","shape":[99999999999,99999999999],"data_offsets":[0,0]}}'
+
+
+@pytest.mark.parametrize("header", [b"[]", b"{", b'{"w":1}', b'{"w":{"data_offsets":["a","b"]}}', b"[" * 9000, LARGER])
 def test_damaged_weight_header_is_refused(tmp_path: Path, header: bytes) -> None:
     data = len(header).to_bytes(8, "little") + header
     refused(write_files(tmp_path, {**hf_files(), "model.safetensors": data}), SourceError)
