@@ -5,10 +5,13 @@ They print one JSON object, which the test that started them judges.
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import subprocess
 import sys
+import unicodedata
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,35 @@ def tokenizer(directory: str, gguf: str) -> dict[str, Any]:
         "prompts_equal": prompt(ours) == prompt(theirs),
         "capital": ours(QUESTION[0]["content"]).input_ids,
     }
+
+
+def cut_up(directory: str) -> dict[str, Any]:
+    """The texts that we cut up otherwise than the patterns do that Mistral, OpenAI and transformers publish."""
+    import mistral_common
+    import regex
+    import tiktoken_ext.openai_public
+    from tokenizers import Tokenizer
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    tekken = json.loads((Path(mistral_common.__file__).parent / "data" / "tekken_240911.json").read_bytes())
+    tiktoken_ext.openai_public.load_tiktoken_bpe = lambda *_, **__: {}  # the patterns, without a download
+    patterns = {
+        "tekken": tekken["config"]["pattern"],
+        "gpt-4o": tiktoken_ext.openai_public.o200k_base()["pat_str"],
+        # tiktoken has since come to keep white space at the end of a text together; the models' own files have not.
+        "dbrx": inspect.signature(TikTokenConverter).parameters["pattern"].default,
+    }
+    texts = [*corpus(), "HTTPServer parseURLFrom McDonald's DON'T İstanbul ǅungla x\u0301Y a/b//\n /\r\n'S 'tis I'VE"]
+    # The libraries know different versions of Unicode: a letter to one is a stranger to the other.
+    texts = ["".join(each for each in text if unicodedata.category(each) != "Cn") for text in texts]
+    theirs, different = {}, {}
+    for name, pattern in patterns.items():
+        ours = Tokenizer.from_file(str(Path(directory) / f"{name}.json")).pre_tokenizer
+        theirs[name] = [regex.findall(pattern, text) for text in texts]
+        cut = [[text[start:end] for _, (start, end) in ours.pre_tokenize_str(text)] for text in texts]
+        different[name] = [text for text, one, other in zip(texts, cut, theirs[name], strict=True) if one != other]
+    alike = [pair for pair in combinations(theirs, 2) if theirs[pair[0]] == theirs[pair[1]]]
+    return {"different": different, "alike": alike, "texts": len(texts)}
 
 
 def prompt(tokenizer: Any) -> str:

@@ -17,6 +17,7 @@ from appliance.models.checkpoint import Checkpoint
 from appliance.models.convert.blocks import dequantize
 from appliance.models.convert.command import convert
 from appliance.models.convert.gguf_file import read_header
+from appliance.models.convert.tokenizer import tokenizer_files
 from appliance.models.convert.weights import half_rotated
 from appliance.models.shape import shape
 from appliance.models.sources import PackageSource
@@ -69,6 +70,18 @@ def test_rebuilt_tokenizer_agrees_with_transformers_own(store: Store, smollm2: C
     assert all(found["special"])
     assert found["prompts_equal"]
     assert found["capital"] == [1780, 314, 260, 3575, 282, 4649, 47]
+
+
+def test_words_end_where_the_published_patterns_end_them(engine_python: Path, tmp_path: Path) -> None:
+    metadata: dict[str, Any] = {"general.architecture": "llama", "tokenizer.ggml.model": "gpt2"}
+    metadata |= {"tokenizer.ggml.tokens": ["a", "b", "ab"], "tokenizer.ggml.merges": ["a b"]}
+    for pre in ("tekken", "gpt-4o", "dbrx"):
+        files = tokenizer_files(metadata | {"tokenizer.ggml.pre": pre})
+        (tmp_path / f"{pre}.json").write_text(json.dumps(files["tokenizer.json"]))
+    found = check(engine_python, "cut_up", tmp_path)
+    assert found["different"] == {"tekken": [], "gpt-4o": [], "dbrx": []}
+    assert found["alike"] == []  # so that the texts tell the patterns apart
+    assert found["texts"] > 200
 
 
 def test_file_of_the_gguf_packages_writer_converts_to_its_own_values(engine_python: Path, tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def test_control_tokens_are_special_and_user_defined_ones_are_not() -> None:
         ("gpt-2", []),
         ("qwen2", ["Split", "ByteLevel"]),
         ("llama-bpe", ["Split", "ByteLevel"]),
+        ("tekken", ["Split", "ByteLevel"]),
+        ("gpt-4o", ["Split", "ByteLevel"]),
+        ("dbrx", ["Split", "ByteLevel"]),
     ],
 )
 def test_pre_tokenizer_is_the_one_that_the_file_names(pre: str, steps: list[str]) -> None:
@@ -55,6 +58,11 @@ def test_missing_pre_tokenizer_is_refused_rather_than_guessed() -> None:
     assert "smollm" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(("pre", "whole"), [("llama-bpe", True), ("tekken", True), ("gpt-4o", False), ("dbrx", False)])
+def test_a_word_that_is_a_token_is_taken_whole_where_the_family_does_so(pre: str, whole: bool) -> None:
+    assert built(tokenizer__ggml__pre=pre)["model"]["ignore_merges"] is whole
+
+
 @pytest.mark.parametrize(
     ("changes", "template"),
     [
@@ -66,6 +74,9 @@ def test_missing_pre_tokenizer_is_refused_rather_than_guessed() -> None:
         ),
         ({"tokenizer__ggml__pre": "llama-bpe", "tokenizer__ggml__add_bos_token": None}, ["<|im_start|>", "A"]),
         ({"tokenizer__ggml__pre": "llama-bpe", "tokenizer__ggml__add_bos_token": False}, None),
+        ({"tokenizer__ggml__pre": "tekken", "tokenizer__ggml__add_bos_token": None}, ["<|im_start|>", "A"]),
+        ({"tokenizer__ggml__pre": "gpt-4o", "tokenizer__ggml__add_bos_token": None}, None),
+        ({"tokenizer__ggml__pre": "dbrx", "tokenizer__ggml__add_bos_token": None}, None),
     ],
 )
 def test_texts_begin_and_end_as_the_file_asks(changes: dict[str, Any], template: list[str] | None) -> None:

@@ -7,10 +7,14 @@ from .vocabulary import Json, Vocabulary, between, strings
 
 _END_OF_TEXT = "<|endoftext|>"
 
-_SPLIT = (
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SHORTENED = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SPLIT = _SHORTENED + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LARGE, _SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_LARGE}*{_SMALL}+%s|[^\r\n\p{{L}}\p{{N}}]?{_LARGE}+{_SMALL}*%s"
+    r"|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+"""A word ends before a large letter behind a small one; what shortens a word, where there is such, belongs to it."""
 
 # One digit at a time, then GPT-2's own rule.
 _DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell")
@@ -18,7 +22,14 @@ _ROBERTA = ("roberta-bpe",)
 _GPT2 = ("gpt-2", "gpt2", "olmo", "jais", "phi-2", *_ROBERTA)
 _QWEN = ("qwen2", "deepseek-r1-qwen")
 _LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
-_REGEX = dict.fromkeys(_QWEN, _SPLIT % "") | dict.fromkeys(_LLAMA3, _SPLIT % "{1,3}")
+_WHOLE = (*_LLAMA3, "tekken")
+"""Those that take a word that is a token as it is, whether or not merges lead there, and begin every text."""
+_REGEX = {
+    **dict.fromkeys(_QWEN, _SPLIT % ""),
+    **dict.fromkeys((*_LLAMA3, "dbrx"), _SPLIT % "{1,3}"),
+    "gpt-4o": _CASED % (f"{_SHORTENED}?", f"{_SHORTENED}?", "{1,3}"),
+    "tekken": _CASED % ("", "", ""),
+}
 PRE_TOKENIZERS = (*_DIGITS, *_GPT2, *_REGEX)
 """What `tokenizer.ggml.pre` may be."""
 
@@ -30,8 +41,7 @@ class ByteLevel(Vocabulary):
 
     def model(self) -> Json:
         return bpe(self.tokens, self.merges()) | {
-            # Llama 3 takes a word that is a token as it is, whether or not merges lead there.
-            "ignore_merges": self.pre in _LLAMA3,
+            "ignore_merges": self.pre in _WHOLE,
         }
 
     def stages(self) -> Json:
@@ -56,8 +66,8 @@ class ByteLevel(Vocabulary):
         return {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
 
     def edges_by_default(self) -> tuple[str, ...]:
-        """Of these only Llama 3 begins its texts, and RoBERTa ends them, too."""
-        return ("bos", "eos") if self.pre in _ROBERTA else ("bos",) if self.pre in _LLAMA3 else ()
+        """Of these only Llama 3 and Mistral begin their texts, and RoBERTa ends them, too."""
+        return ("bos", "eos") if self.pre in _ROBERTA else ("bos",) if self.pre in _WHOLE else ()
 
     def post_processor(self) -> Json | None:
         """RoBERTa puts two ends between two texts, and all of a pair is of one type to it."""
