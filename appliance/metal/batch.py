@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from .requests import Request, Requests
+from .seats import Seating, Seats
 from .step import Step
 
 
@@ -38,10 +39,12 @@ class Batch:
 
     @classmethod
     def of(cls, scheduled: Mapping[str, int], requests: Requests, block_size: int, *, short: int = 0) -> Batch:
-        """Those that attend by rows first, since attention treats their rows together."""
+        """Those that attend by rows first, since attention treats their rows together, and of those the ones whose rows
+        recurrent layers do too."""
 
-        def late(name: str) -> bool:
-            return not requests[name].span(scheduled[name], block_size).by_rows(short)
+        def late(name: str) -> tuple[bool, bool]:
+            span = requests[name].span(scheduled[name], block_size)
+            return not span.by_rows(short), not span.continuing
 
         order = sorted(scheduled, key=late)
         entries, start = [], 0
@@ -78,9 +81,12 @@ class Batch:
         """Of each row its LoRARequest, or None."""
         return [entry.request.adapter for entry in self.entries for _ in range(entry.count)]
 
-    def step(self, block_size: int, *, short: int, rounded: bool) -> Step:
+    def seating(self, seats: Seats) -> Seating:
+        return seats.arrange([(each.request.id, each.request.computed, each.count) for each in self.entries])
+
+    def step(self, block_size: int, *, short: int, rounded: bool, seating: Seating | None) -> Step:
         spans = [entry.request.span(entry.count, block_size) for entry in self.entries]
-        return Step.build(spans, block_size, short=short, rounded=rounded)
+        return Step.build(spans, block_size, short=short, rounded=rounded, seating=seating)
 
 
 def _scored(request: Request, count: int) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .device import mlx
-from .model import Unsupported
+from .lora import Rows
+from .trace import Unsupported
 
 KINDS = ("bert", "roberta", "xlm-roberta", "camembert")
 _PREFIXES = ("bert.", "roberta.", "model.")
@@ -38,6 +39,7 @@ class Encoder:
 
     def __init__(self, config: Mapping[str, Any], weights: dict[str, Any]) -> None:
         self.kind = str(config["model_type"])
+        self.rows = Rows()
         self._weights = weights
         self._layers = int(config["num_hidden_layers"])
         self._heads = int(config["num_attention_heads"])

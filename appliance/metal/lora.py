@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,19 @@ class Adapter:
 class Adapters:
     """Of one model. A linear layer that some adapter changes is wrapped, the first time one does."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, rows: Rows) -> None:
         self._module = module
         self._adapters: dict[int, Adapter] = {}
         self._wrapped: dict[str, Any] = {}
-        self._rows = _Rows()
+        self._rows = rows
 
     def detach(self) -> None:
         """Refer to no layer of the model any more."""
         self._module, self._wrapped = None, {}
 
-    def attach(self, module: Any) -> None:
+    def attach(self, module: Any, rows: Rows) -> None:
         """The same adapters on weights that were read again."""
-        self._module, self._wrapped = module, {}
+        self._module, self._wrapped, self._rows = module, {}, rows
         for number, adapter in self._adapters.items():
             self._apply(number, adapter)
 
@@ -71,11 +73,20 @@ class Adapters:
             self._wrapped[name].learn(number, *weights)
 
 
-class _Rows:
-    """Which adapter each row of the running step has."""
+class Rows:
+    """Which adapter each row of the running step has: for each adapter a mask of (tokens, 1, 1)."""
 
     def __init__(self) -> None:
         self.masks: dict[int, Any] = {}
+
+    @contextmanager
+    def part(self, cut: Callable[[Any], Any]) -> Iterator[None]:
+        """While a layer sees only some of the rows, or in another shape."""
+        whole, self.masks = self.masks, {number: cut(mask) for number, mask in self.masks.items()}
+        try:
+            yield
+        finally:
+            self.masks = whole
 
     def set(self, rows: list[int]) -> None:
         mx = mlx()
@@ -102,7 +113,7 @@ def read(directory: Path) -> dict[str, tuple[Any, Any]]:
     return {module: (parts["A"].T, parts["B"].T * scale) for module, parts in weights.items()}
 
 
-def _wrap(module: Any, name: str, rows: _Rows) -> Any:
+def _wrap(module: Any, name: str, rows: Rows) -> Any:
     from mlx import nn
     from mlx.utils import tree_unflatten
 

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import kernels, linear
+from . import kernels, linear, recurrent
 from .device import mlx, on_cpu
+from .lora import Rows
 from .paged import LayerCache, LayerShape
-from .step import Span, Step
-
-
-class Unsupported(ValueError):
-    """This model's definition does something that paged attention does not do; the message names it."""
+from .recurrent import StateCache
+from .seats import Seating
+from .step import Step
+from .trace import Unsupported, trace
 
 
 @dataclass
 class Model:
-    """`rows` of the trunk's output are what the language model head sees; None: all of them."""
+    """`rows` of the trunk's output are what the language model head sees; None: all of them.
+
+    `caches` are paged, `states` recurrent, and `layers` both as mlx-lm's model takes them.
+    """
 
     module: Any
     trunk: Any
     caches: list[LayerCache]
     kind: str
+    states: list[StateCache] = field(default_factory=list)
+    layers: list[Any] = field(default_factory=list)
+    rows: Rows = field(default_factory=Rows)
+    """Which adapter each has."""
+    state_bytes: int = 0
+    """What all recurrent layers keep of one sequence."""
     compiled: bool = False
     """Whether steps of decodes alone are compiled: one traced graph for each shape instead of a new one every step."""
     short: int = 0
@@ -55,39 +64,53 @@ class Model:
     def _replay(self, tokens: Any, step: Step) -> Any:
         """What `logits` gives, from a graph that was traced before. Pools go in, and come out where MLX writes to them:
         in place."""
-        count, block_size = len(step.arrays), step.block_size
+        count, block_size, seating = len(step.arrays), step.block_size, step.seating
+        stores: list[LayerCache | StateCache] = [*self.caches, *self.states]
 
         def forward(tokens: Any, *arrays: Any) -> tuple[Any, ...]:
-            pools = iter(arrays[count:])
-            for cache in self.caches:
-                cache.arrays = next(pools), next(pools)
-            logits = self._run(self.module, tokens, Step.of_arrays(arrays[:count], block_size), None)
+            _put(arrays[count:], stores)
+            again = Step.of_arrays(arrays[:count], block_size, Seating(len(tokens), None) if seating else None)
+            logits = self._run(self.module, tokens, again, None)
             self._scattered = [cache for cache in self.caches if cache.attended is None]
             for cache in self.caches:
                 cache.attended = None  # an array of the trace, which nobody may compute
-            return (logits, *(array for cache in self._scattered for array in cache.arrays))
+            return (logits, *_taken([*self._scattered, *self.states]))
 
         self._decode = self._decode or mlx().compile(forward)
-        before = [array for cache in self.caches for array in cache.arrays]
+        rests = [state.set_aside(seating) for state in self.states if seating]
+        before = _taken(stores)
         logits, *after = self._decode(tokens, *step.arrays, *before)
-        for pools, caches in ((before, self.caches), (after, self._scattered)):
-            for index, cache in enumerate(caches):
-                cache.arrays = pools[2 * index], pools[2 * index + 1]
+        _put(before, self.caches)
+        _put(after, [*self._scattered, *self.states])
+        for state, rest in zip(self.states, rests, strict=True):
+            state.take_back(rest)
         self._written = after
         return logits
 
     def _run(self, part: Any, tokens: Any, step: Step, rows: Any) -> Any:
         for cache in self.caches:
             cache.step = step
+        for state in self.states:
+            assert step.seating is not None  # noqa: S101 - the runner seats everybody
+            state.begin(step.seating)
         self.trunk.select(rows)
-        output = part(tokens[:, None], cache=self.caches)[:, 0]
+        output = part(tokens[:, None], cache=self.layers)[:, 0]
+        for state in self.states:
+            state.end()
         self._written = [array for cache in self.caches for array in cache.written]
+        self._written += [array for state in self.states for array in state.arrays]
         return output
+
+    def forget(self) -> None:
+        """Let go of all recurrent states: nobody has one any more."""
+        for state in self.states:
+            state.free()
 
     def drop(self) -> None:
         """Refer to no array any more."""
         for cache in self.caches:
             cache.free()
+        self.forget()
         self.module = self.trunk = self._decode = None
         self._written, self._scattered = [], []
 
@@ -111,11 +134,11 @@ def load(path: Path, dtype: str) -> Model:
     except ValueError as error:
         raise Unsupported(f"mlx-lm cannot load `{path}`: {error}") from error
     # Before anything is dequantized, which happens in the type of the scales.
-    module.set_dtype(getattr(mx, dtype))
+    _cast(module, getattr(mx, dtype))
     if on_cpu():
         # A quantized matrix product on MLX's CPU costs as much again for every further row; a dense one does not.
         module = dequantize_model(module)
-        module.set_dtype(getattr(mx, dtype))
+        _cast(module, getattr(mx, dtype))
     module.eval()
     model = adapt(module, str(config.get("model_type", type(module).__module__)))
     if not on_cpu():
@@ -129,23 +152,37 @@ def load(path: Path, dtype: str) -> Model:
 
 
 def adapt(module: Any, kind: str) -> Model:
-    """Put paged caches under a model of mlx-lm's, and trace one forward pass to see that they are what it uses."""
+    """Put caches of ours under a model of mlx-lm's, and trace forward passes to see that they are what it uses."""
     trunk = _trunk(module, kind)
+    rows = Rows()
+    caches, states, layers = _layers(module, kind, rows)
+    if states:
+        recurrent.wrap(recurrent.find(module))
     _select_rows(trunk)
     _replace_attention(module)
     _replace_soft_caps(module)
-    caches = [LayerCache(index, LayerShape(0, 0, 0), window) for index, window in enumerate(_windows(module, kind))]
-    model = Model(module, trunk, caches, kind)
-    _trace(model)
+    model = Model(module, trunk, caches, kind, states, layers, rows)
+    trace(model)
     return model
 
 
+def _cast(module: Any, dtype: Any) -> None:
+    """Floating-point weights in this type, except those that mlx-lm's definition keeps as they are stored."""
+    from mlx.utils import tree_map_with_path
+
+    mx = mlx()
+    wanted = getattr(module, "cast_predicate", None) or (lambda _: True)
+
+    def cast(path: str, weight: Any) -> Any:
+        return weight.astype(dtype) if mx.issubdtype(weight.dtype, mx.floating) and wanted(path) else weight
+
+    module.update(tree_map_with_path(cast, module.parameters()))
+
+
 def _trunk(module: Any, kind: str) -> Any:
-    """The part before the language model head: what holds the list of layers."""
+    """The part before the language model head: what holds the list of layers. Others have a property of that name."""
     for each in module.modules():
-        if each is not module and any(
-            isinstance(getattr(each, name, None), list) for name in ("layers", "h", "blocks")
-        ):
+        if each is not module and any(isinstance(each.get(name), list) for name in ("layers", "h", "blocks")):
             return each
     raise Unsupported(f"`{kind}`: its definition in mlx-lm has no trunk apart from its head")
 
@@ -208,63 +245,40 @@ def _replace_soft_caps(module: Any) -> None:
             each.__class__ = SoftCapped
 
 
-def _windows(module: Any, kind: str) -> Iterator[int | None]:
-    """Of each layer's cache: how many tokens it keeps, None for all of them."""
-    from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+def _layers(module: Any, kind: str, rows: Rows) -> tuple[list[LayerCache], list[StateCache], list[Any]]:
+    """Paged caches with each layer's window, recurrent ones, and both in the places of mlx-lm's own."""
+    from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
 
-    for cache in make_prompt_cache(module):
-        if type(cache) is KVCache:
-            yield None
-        elif type(cache) is RotatingKVCache and not cache.keep:
-            yield int(cache.max_size)
-        else:
-            raise Unsupported(
-                f"`{kind}` needs a cache of the kind `{type(cache).__name__}`; full attention and sliding windows are"
-                " what paged attention does"
-            )
+    caches: list[LayerCache] = []
+    states: list[StateCache] = []
 
+    def ours(theirs: Any) -> Any:
+        if type(theirs) is CacheList:
+            return tuple(map(ours, theirs.caches))
+        if type(theirs) is ArraysCache:
+            states.append(StateCache(len(theirs.cache), rows))
+            return states[-1]
+        if type(theirs) is KVCache or (type(theirs) is RotatingKVCache and not theirs.keep):
+            window = int(theirs.max_size) if type(theirs) is RotatingKVCache else None
+            caches.append(LayerCache(len(caches), LayerShape(0, 0, 0), window))
+            return caches[-1]
+        raise Unsupported(
+            f"`{kind}` needs a cache of the kind `{type(theirs).__name__}`; full attention, sliding windows and"
+            " recurrent states are what this plug-in has"
+        )
 
-def _trace(model: Model) -> None:
-    """One lazy forward pass of a prefill chunk and a decode row: nothing is computed, shapes and calls are seen."""
-    mx = mlx()
-    probes = [_Probe(cache) for cache in model.caches]
-    step = Step.build((Span(0, 1, (0,)), Span(0, 2, (0,))), block_size=16)
-    for probe in probes:
-        probe.step = step
-    model.trunk.select(mx.array([0, 2]))
-    try:
-        logits = model.module(mx.zeros((3, 1), dtype=mx.int32), cache=probes)
-    except Unsupported:
-        raise
-    except Exception as error:
-        raise Unsupported(f"`{model.kind}`: its definition in mlx-lm does not run on paged caches: {error}") from error
-    if logits.shape[:2] != (2, 1):
-        raise Unsupported(f"`{model.kind}`: its head sees {logits.shape[0]} rows where 2 were selected")
-    for probe in probes:
-        if probe.attended != 1:
-            raise Unsupported(
-                f"`{model.kind}`: layer {probe.index} computes attention by itself ({probe.attended} calls of"
-                " mlx-lm's scaled_dot_product_attention on its own cache, where 1 is expected)"
-            )
-        model.caches[probe.index].shape, model.caches[probe.index].cap = probe.shape, probe.cap
+    layers = list(map(ours, make_prompt_cache(module)))
+    return caches, states, layers
 
 
-class _Probe(LayerCache):
-    """Takes the place of a layer's cache in the trace."""
+def _taken(stores: Sequence[LayerCache | StateCache]) -> list[Any]:
+    return [array for store in stores for array in store.arrays]
 
-    def __init__(self, cache: LayerCache) -> None:
-        super().__init__(cache.index, cache.shape, cache.window)
-        self.attended = 0
 
-    def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
-        if keys.shape[:3] != values.shape[:3] or keys.shape[2] != 1:
-            raise Unsupported(f"keys of {keys.shape} and values of {values.shape} are not one per head")
-        self.shape = LayerShape(keys.shape[1], keys.shape[3], values.shape[3])
-        self._fresh = keys, values
-        return keys, values
-
-    def attend(self, queries: Any, keys: Any, scale: float, mask: Any, sinks: Any) -> Any:  # noqa: ARG002 - as its base
-        if self._fresh is None or keys is not self._fresh[0]:
-            raise Unsupported(f"layer {self.index} attends to something else than what it cached")
-        self.attended += 1
-        return mlx().zeros((*queries.shape[:3], self.shape.value_size), dtype=queries.dtype)
+def _put(arrays: Sequence[Any], stores: Sequence[LayerCache | StateCache]) -> None:
+    """As many as each has."""
+    start = 0
+    for store in stores:
+        count = len(store.arrays)
+        store.arrays = tuple(arrays[start : start + count])
+        start += count

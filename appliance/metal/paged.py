@@ -55,11 +55,12 @@ class LayerCache:
         self._keys = self._values = self._fresh = self.attended = self.step = None
 
     @property
-    def arrays(self) -> tuple[Any, Any]:
+    def arrays(self) -> tuple[Any, ...]:
+        """The pools of keys and of values."""
         return self._keys, self._values
 
     @arrays.setter
-    def arrays(self, pools: tuple[Any, Any]) -> None:
+    def arrays(self, pools: tuple[Any, ...]) -> None:
         self._keys, self._values = pools
 
     @property

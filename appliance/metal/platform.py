@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,6 +84,7 @@ class MetalPlatform(Platform):
         parallel.disable_custom_all_reduce = True
         if not vllm_config.cache_config.user_specified_block_size:
             vllm_config.cache_config.block_size = 16
+        _settle_recurrence(vllm_config)
         # Chosen by default wherever Triton works, and it schedules resumed requests in another form.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         # MLX's threads and Metal's connection do not survive a fork.
@@ -110,6 +112,32 @@ class MetalPlatform(Platform):
     @classmethod
     def validate_request(cls, processed_inputs: Any, params: Any) -> None:  # noqa: ARG003 - vLLM's signature
         guards.check_request(params)
+
+
+def _settle_recurrence(config: VllmConfig) -> None:
+    """What vLLM would do with recurrent layers and this plug-in does not: its cache has none of their states.
+
+    A cached prefix would have keys and values, and no states to go on from. Caching is vLLM's own default, so only the
+    command line tells whether anybody asked for it.
+    """
+    model, cache, scheduler = config.model_config, config.cache_config, config.scheduler_config
+    if not (model.is_hybrid or model.is_attention_free):
+        return
+    kind = model.hf_config.model_type
+    if "--enable-prefix-caching" in sys.argv:
+        raise ValueError(
+            f"`enable_prefix_caching` is not supported with vllm-metal for `{kind}`, whose recurrent layers keep no"
+            " states by prefix: leave it out"
+        )
+    if cache.enable_prefix_caching:
+        device.logger.info("prefix caching is off: the recurrent layers of `%s` keep no states by prefix", kind)
+    cache.enable_prefix_caching = False
+    cache.mamba_cache_mode = "none"
+    cache.mamba_block_size = None  # vLLM refuses one without prefix caching
+    if model.is_attention_free and scheduler.max_num_batched_tokens < model.max_model_len:
+        # vLLM prefills in chunks only where it keeps blocks, and what does not fit a step would wait for ever.
+        device.logger.info("`%s` has no attention: a step holds %d tokens, a whole prompt", kind, model.max_model_len)
+        scheduler.max_num_batched_tokens = model.max_model_len
 
 
 def _mlx() -> Any:

@@ -78,12 +78,12 @@ class Requests:
         for row, name in enumerate(cached.req_ids):
             request = self._by_id[name]
             request.computed = cached.num_computed_tokens[row]
-            blocks = cached.new_block_ids[row]
+            blocks = _blocks(cached.new_block_ids[row])
             if name in cached.resumed_req_ids:
-                request.blocks = list(blocks[0])
+                request.blocks = blocks
                 request.resume(cached.all_token_ids[name])
-            elif blocks is not None:
-                request.blocks.extend(blocks[0])
+            else:
+                request.blocks.extend(blocks)
 
 
 def _request(new: Any) -> Request:
@@ -91,9 +91,14 @@ def _request(new: Any) -> Request:
         id=new.req_id,
         tokens=list(new.prompt_token_ids),
         prompt_length=len(new.prompt_token_ids),
-        blocks=list(new.block_ids[0]) if new.block_ids else [],
+        blocks=_blocks(new.block_ids),
         computed=new.num_computed_tokens,
         sampling=new.sampling_params,
         pooling=new.pooling_params,
         adapter=new.lora_request,
     )
+
+
+def _blocks(groups: Any) -> list[int]:
+    """Of the one group of layers that there is. None where nothing is new, and no group without attention."""
+    return list(groups[0]) if groups else []

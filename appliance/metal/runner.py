@@ -20,6 +20,7 @@ from .pooling import Pooler
 from .reference import ReferenceSampler
 from .requests import Request, Requests
 from .sampling import mask_by_grammar, sample, served_here
+from .seats import Seats
 
 
 class MetalModelRunner:
@@ -28,7 +29,8 @@ class MetalModelRunner:
     def __init__(self, config: VllmConfig, model: Model | Encoder) -> None:
         self.mlx_model = model
         self.requests = Requests()
-        self.adapters = Adapters(model.module)
+        self.seats = Seats()
+        self.adapters = Adapters(model.module, model.rows)
         self._block_size = config.cache_config.block_size
         self._pooler = Pooler.of(config) if config.model_config.runner_type == "pooling" else None
         self._reference = ReferenceSampler(config) if self._pooler is None else None
@@ -38,6 +40,7 @@ class MetalModelRunner:
     def execute_model(self, scheduled: SchedulerOutput) -> ModelRunnerOutput | None:
         """None where tokens are to be sampled: the scheduler makes the grammar's bitmask meanwhile."""
         self.requests.update(scheduled)
+        self._leave(scheduled)
         if not scheduled.total_num_scheduled_tokens:
             return EMPTY_MODEL_RUNNER_OUTPUT
         self._copy_blocks(scheduled)
@@ -48,7 +51,8 @@ class MetalModelRunner:
             return self._pooler(batch, model.hidden(self._tokens(batch), [entry.count for entry in batch.entries]))
         batch = Batch.of(scheduled.num_scheduled_tokens, self.requests, self._block_size, short=model.short)
         tokens = self._tokens(batch)
-        step = batch.step(self._block_size, short=model.short, rounded=model.compiled)
+        seating = batch.seating(self.seats) if model.states else None
+        step = batch.step(self._block_size, short=model.short, rounded=model.compiled, seating=seating)
         adapted = self.adapters.use(batch.adapters)
         if self._pooler is not None:
             hidden = model.hidden(tokens, step)
@@ -82,14 +86,21 @@ class MetalModelRunner:
         """Let go of weights and cache. The engine has no request left by then."""
         self.mlx_model.drop()
         self.adapters.detach()
+        self.seats = Seats()
         self._last = None
 
     def wake(self, model: Model | Encoder) -> None:
         self.mlx_model = model
-        self.adapters.attach(model.module)
+        self.adapters.attach(model.module, model.rows)
 
     def pools(self) -> list[Any]:
         return [array for cache in self.mlx_model.caches for array in cache.arrays]
+
+    def _leave(self, scheduled: SchedulerOutput) -> None:
+        """Who has ended, or was preempted and will be computed anew, has no recurrent state any more."""
+        self.seats.leave((*scheduled.finished_req_ids, *(scheduled.preempted_req_ids or ())))
+        if not self.seats and isinstance(self.mlx_model, Model):
+            self.mlx_model.forget()
 
     def _tokens(self, batch: Batch) -> Any:
         """(tokens,): known ones, and those that the last step is still computing."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .device import mlx
+from .seats import Seating
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Span:
     @property
     def context(self) -> int:
         return self.first + self.count
+
+    @property
+    def continuing(self) -> bool:
+        """One token after others: what recurrent layers take together."""
+        return self.count == 1 and self.first > 0
 
     def by_rows(self, short: int) -> bool:
         """Whether each of its tokens attends for itself: one does, and so do few, by their number times the context."""
@@ -65,12 +71,22 @@ class Step:
     block_size: int
     _blocks: Any
     _offsets: Any
+    seating: Seating | None = None
+    """Where the recurrent states are, for a model that has some."""
     _cached: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, spans: Sequence[Span], block_size: int, *, short: int = 0, rounded: bool = False) -> Step:
-        """Of spans in the order of their rows: those that are `by_rows` first. `rounded` widens the table of
-        blocks, so that most steps have the shapes of the one before."""
+    def build(
+        cls,
+        spans: Sequence[Span],
+        block_size: int,
+        *,
+        short: int = 0,
+        rounded: bool = False,
+        seating: Seating | None = None,
+    ) -> Step:
+        """Of spans in the order of their rows: those that are `by_rows` first, and of those the `continuing` ones.
+        `rounded` widens the table of blocks, so that most steps have the shapes of the one before."""
         mx = mlx()
         positions = np.concatenate([np.arange(span.first, span.context, dtype=np.int32) for span in spans])
         blocks = np.concatenate([_block_of_each(span, block_size) for span in spans])
@@ -93,6 +109,7 @@ class Step:
             block_size=block_size,
             _blocks=mx.array(blocks),
             _offsets=mx.array(positions % block_size),
+            seating=seating,
         )
 
     @property
@@ -101,13 +118,14 @@ class Step:
         return self.positions, self.tables, self.owners, self.contexts, self.cached, self._blocks, self._offsets
 
     @classmethod
-    def of_arrays(cls, arrays: Sequence[Any], block_size: int) -> Step:
+    def of_arrays(cls, arrays: Sequence[Any], block_size: int, seating: Seating | None = None) -> Step:
         positions, tables, owners, contexts, cached, blocks, offsets = arrays
-        return cls(positions, len(contexts), tables, owners, contexts, cached, (), block_size, blocks, offsets)
+        return cls(positions, len(contexts), tables, owners, contexts, cached, (), block_size, blocks, offsets, seating)
 
     @property
     def decodes_alone(self) -> bool:
-        return self.rows == len(self.positions) == len(self.tables)
+        turns = self.seating.turns if self.seating else ()
+        return not turns and self.rows == len(self.positions) == len(self.tables)
 
     @property
     def row_tables(self) -> Any:
@@ -151,6 +169,8 @@ class Step:
 
 
 def _block_of_each(span: Span, block_size: int) -> npt.NDArray[np.int32]:
+    if not span.blocks:  # of a model without attention
+        return np.zeros(span.count, dtype=np.int32)
     table = np.asarray(span.blocks, dtype=np.int32)
     blocks: npt.NDArray[np.int32] = table[np.arange(span.first, span.context) // block_size]
     return blocks

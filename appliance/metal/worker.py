@@ -16,6 +16,7 @@ from .device import logger, mlx
 from .encoder import Encoder, is_encoder, load_encoder
 from .model import Model, load
 from .runner import MetalModelRunner
+from .seats import seats_for
 
 _LAYOUT = "LBHNC"
 """Pages of one head within blocks: how paged.py keeps keys and values."""
@@ -61,13 +62,14 @@ class MetalWorker(WorkerBase):
         return [_LAYOUT]
 
     def determine_available_memory(self) -> int:
-        """Bytes for the cache: what the arguments say, else their share of the device without the weights."""
-        if size := self.cache_config.kv_cache_memory_bytes:
-            return int(size)
-        share = int(device.total_memory() * self.cache_config.gpu_memory_utilization)
-        return share - self.model_runner.mlx_model.bytes
+        """Bytes for keys and values: what the arguments say, else their share of the device without the weights.
+        Recurrent states come out of either."""
+        size = self._cache_memory()
+        return size - self._seat(size)
 
     def initialize_from_config(self, kv_cache_config: KVCacheConfig) -> None:
+        if not kv_cache_config.kv_cache_groups:
+            self._seat(self._cache_memory())  # nobody asked for the memory of keys and values
         if len(kv_cache_config.kv_cache_groups) > 1:
             raise ValueError("layers whose blocks differ in size are not supported")
         self._blocks, self._groups = kv_cache_config.num_blocks, len(kv_cache_config.kv_cache_groups)
@@ -122,6 +124,33 @@ class MetalWorker(WorkerBase):
 
     def list_loras(self) -> set[int]:
         return self.model_runner.adapters.numbers()
+
+    def _cache_memory(self) -> int:
+        if size := self.cache_config.kv_cache_memory_bytes:
+            return int(size)
+        share = int(device.total_memory() * self.cache_config.gpu_memory_utilization)
+        return share - self.model_runner.mlx_model.bytes
+
+    def _seat(self, size: int) -> int:
+        """Bytes of the cache's `size` that are for recurrent states; no more sequences run at once than have one."""
+        model, scheduler = self.model_runner.mlx_model, self.vllm_config.scheduler_config
+        if not isinstance(model, Model) or not model.states:
+            return 0
+        if self.cache_config.enable_prefix_caching:
+            raise ValueError(
+                f"prefix caching is not supported for `{model.kind}`: it has recurrent layers, and vLLM does not know"
+                " that: set `enable_prefix_caching` to `false`"
+            )
+        block = sum(spec.page_size_bytes for spec in self.get_kv_cache_spec().values())
+        # -1 has vLLM choose the length by what is left.
+        longest = 1 if self.model_config.original_max_model_len == -1 else self.model_config.max_model_len
+        whole = -(-longest // self.cache_config.block_size) * block
+        seats = seats_for(size, state=model.state_bytes, whole=whole, most=scheduler.max_num_seqs)
+        if seats < scheduler.max_num_seqs:
+            state, most = model.state_bytes / 2**20, scheduler.max_num_seqs
+            logger.info("%d sequences run at once, not %d: each has states of %.1f MiB", seats, most, state)
+            scheduler.max_num_seqs = seats
+        return seats * model.state_bytes
 
     def _load(self) -> Model | Encoder:
         path = Path(self.model_config.model)

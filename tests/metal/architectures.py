@@ -88,6 +88,118 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "rope_scaling": {"type": "yarn", "factor": 2.0, "mscale_all_dim": 0, "original_max_position_embeddings": 64},
     },
 }
+MAMBA2 = {"mamba_d_conv": 4, "mamba_d_head": 8, "mamba_d_state": 16, "mamba_n_heads": 8, "mamba_n_groups": 2}
+DELTA = {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_conv_kernel_dim": 4,
+    "full_attention_interval": 3,
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+RECURRENT: dict[str, dict[str, Any]] = {
+    "qwen3_next": {
+        **DELTA,
+        **EXPERTS,
+        "decoder_sparse_step": 2,
+        "shared_expert_intermediate_size": 32,
+        "mlp_only_layers": [],
+        "partial_rotary_factor": 0.5,
+        "norm_topk_prob": True,
+    },
+    "qwen3_5": DELTA,
+    "olmo_hybrid": {
+        **DELTA,
+        "num_key_value_heads": 4,
+        "linear_num_key_heads": 4,
+        "linear_allow_neg_eigval": True,
+        "attention_bias": False,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    },
+    "lfm2": {
+        "layer_types": ["conv", "full_attention", "conv"],
+        "norm_eps": 1e-5,
+        "conv_bias": True,
+        "conv_L_cache": 3,
+        "block_dim": 32,
+        "block_multiple_of": 8,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": False,
+    },
+    "lfm2_moe": {
+        **EXPERTS,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "num_dense_layers": 1,
+        "norm_topk_prob": True,
+        "use_expert_bias": True,
+        "norm_eps": 1e-5,
+        "conv_bias": False,
+        "conv_L_cache": 3,
+    },
+    "granitemoehybrid": {
+        **MAMBA2,
+        "layer_types": ["mamba", "attention", "mamba"],
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        "logits_scaling": 8.0,
+        "residual_multiplier": 0.3,
+        "attention_bias": False,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 32,
+        "mamba_proj_bias": False,
+        "mamba_conv_bias": True,
+        "position_embedding_type": "nope",
+    },
+    "falcon_h1": {**MAMBA2, "mamba_d_ssm": 64, "lm_head_multiplier": 1.0},
+    "nemotron_h": {
+        "hybrid_override_pattern": ["M", "*", "-", "M"],
+        "attention_bias": False,
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 8,
+        "mamba_proj_bias": False,
+        "ssm_state_size": 16,
+        "conv_kernel": 4,
+        "n_groups": 2,
+        "mlp_bias": False,
+        "layer_norm_epsilon": 1e-5,
+        "use_bias": False,
+        "use_conv_bias": True,
+    },
+    "jamba": {
+        "layers_block_type": ["mamba", "attention", "mamba"],
+        "attn_layer_offset": 1,
+        "attn_layer_period": 3,
+        "expert_layer_offset": 1,
+        "expert_layer_period": 2,
+        "mamba_d_conv": 4,
+        "mamba_d_state": 8,
+        "mamba_expand": 2,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "mamba": {
+        "state_size": 8,
+        "conv_kernel": 4,
+        "use_bias": False,
+        "use_conv_bias": True,
+        "time_step_rank": 4,
+    },
+    "mamba2": {
+        "num_heads": 8,
+        "head_dim": 8,
+        "state_size": 16,
+        "conv_kernel": 4,
+        "n_groups": 2,
+        "time_step_limit": [0.0, 100.0],
+        "time_step_rank": "auto",
+        "use_bias": False,
+        "use_conv_bias": True,
+        "layer_norm_epsilon": 1e-5,
+    },
+}
+"""Layers that keep a state, with attention between or beside them, or without any."""
 QUANTIZED: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"affine-{bits}": ("llama", {"bits": bits, "group_size": 32}) for bits in (2, 3, 4, 5, 6, 8)},
     "mxfp4": ("llama", {"bits": 4, "group_size": 32, "mode": "mxfp4"}),
@@ -97,19 +209,17 @@ QUANTIZED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Of each an architecture, and what mlx_lm's `quantize_model` makes of it, as `mlx_lm.convert` does."""
 REFUSED: dict[str, dict[str, Any]] = {
-    "mamba2": {
-        "num_heads": 4,
-        "state_size": 8,
-        "conv_kernel": 4,
-        "n_groups": 1,
-        "time_step_limit": [0.0, 1.0],
-        "time_step_rank": "auto",
-        "use_bias": False,
-        "use_conv_bias": True,
-        "layer_norm_epsilon": 1e-5,
-        "residual_in_fp32": False,
-        "hidden_act": "silu",
-        "chunk_size": 8,
+    "kimi_linear": {
+        "linear_attn_config": {"kda_layers": [1, 3], "num_heads": 4, "head_dim": 8, "short_conv_kernel_size": 4},
+        "model_max_length": 512,
+        "kv_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+        "num_experts_per_token": 2,
+        "num_shared_experts": 1,
     },
 }
 PROMPT, TOTAL = 21, 45
@@ -119,6 +229,7 @@ PROMPT, TOTAL = 21, 45
 def main(scratch: str) -> dict[str, Any]:
     return {
         "worst": {name: worst(name, Path(scratch)) for name in ARCHITECTURES},
+        "recurrent": {name: worst(name, Path(scratch)) for name in RECURRENT},
         "quantized": {name: worst(name, Path(scratch)) for name in QUANTIZED},
         "refused": {name: refusal(name, Path(scratch)) for name in REFUSED},
     }
@@ -155,10 +266,12 @@ def worst(name: str, scratch: Path) -> dict[str, float]:
     import mlx.core as mx
     import mlx_lm.utils
     from appliance_metal.model import load
+    from appliance_metal.seats import Seats
     from appliance_metal.step import Span, Step
 
     architecture, quantization = QUANTIZED.get(name, (name, None))
-    own = ARCHITECTURES[architecture] | ({"hidden_size": 64} if quantization else {})  # routers are in groups of 64
+    own = {**ARCHITECTURES, **RECURRENT}[architecture]
+    own |= {"hidden_size": 64} if quantization else {}  # routers are in groups of 64
     path = save(architecture, scratch, own, quantization)
     mx.random.seed(1)
     sequences = [mx.random.randint(0, COMMON["vocab_size"], (TOTAL,)).tolist() for _ in range(3)]
@@ -167,16 +280,18 @@ def worst(name: str, scratch: Path) -> dict[str, float]:
     mx.eval(expected)
 
     model, size = load(path, "float32"), 4
+    model.compiled = architecture in RECURRENT  # steps of decodes alone are replayed, as on a GPU
     for cache in model.caches:
         cache.allocate(64, size, mx.float32)
     blocks = [[1 + 3 * index + offset for index in range(TOTAL // size + 1)] for offset in (0, 1, 2)]  # interleaved
-    difference, done = 0.0, [0, 0, 0]
+    difference, done, seats = 0.0, [0, 0, 0], Seats()
     for number, step in enumerate(_schedule()):
         short = (0, 250)[number % 2]  # in every other step short chunks attend row by row
-        step.sort(key=lambda each: not Span(done[each[0]], each[1], ()).by_rows(short))
+        step.sort(key=lambda each: _late(Span(done[each[0]], each[1], ()), short))
+        seating = seats.arrange([(str(row), done[row], count) for row, count in step])
         spans = [Span(done[row], count, blocks[row][: -(-(done[row] + count) // size)]) for row, count in step]
         tokens = [token for (row, count) in step for token in sequences[row][done[row] : done[row] + count]]
-        logits = model.logits(mx.array(tokens), Step.build(spans, size, short=short), None)
+        logits = model.logits(mx.array(tokens), Step.build(spans, size, short=short, seating=seating), None)
         start = 0
         for row, count in step:
             theirs = expected[row][done[row] : done[row] + count]
@@ -189,15 +304,28 @@ def worst(name: str, scratch: Path) -> dict[str, float]:
 
 
 def _ruined(model: Any, sequence: list[int], blocks: list[int], size: int, expected: Any) -> float:
-    """The difference of the last token once all values of one layer's cache are other ones: attention does matter."""
+    """The difference of the last token once one layer's cache, or one layer's state, is another one: both do matter."""
     import mlx.core as mx
+    from appliance_metal.seats import Seats
     from appliance_metal.step import Span, Step
 
-    _, values = model.caches[0].arrays
-    values[:] = values * 1.5
-    step = Step.build([Span(TOTAL - 1, 1, blocks[: -(-TOTAL // size)])], size)
-    logits = model.logits(mx.array(sequence[-1:]), step, None)
-    return float(mx.abs(logits - expected[-1:]).max().item())
+    differences = []
+    for stores in (model.caches, model.states):
+        seats = Seats()
+        for first, count in ((0, TOTAL - 1), (TOTAL - 1, 1)) if stores else ():
+            span = Span(first, count, blocks[: -(-(first + count) // size)])
+            step = Step.build([span], size, seating=seats.arrange([("again", first, count)]))
+            logits = model.logits(mx.array(sequence[first : first + count]), step, None)
+            if first == 0:
+                stores[0].arrays = tuple(each * 1.5 for each in stores[0].arrays)
+        if stores:
+            differences.append(mx.abs(logits - expected[-1:]).max().item())
+    return float(min(differences))
+
+
+def _late(span: Any, short: int) -> tuple[bool, bool]:
+    """Where the plug-in's batches have it, rows that attend for themselves first."""
+    return not span.by_rows(short), not span.continuing
 
 
 def _schedule() -> list[list[tuple[int, int]]]:

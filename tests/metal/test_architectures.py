@@ -29,6 +29,19 @@ def test_logits_are_mlx_lms_at_every_step(found: dict[str, Any], name: str) -> N
     assert worst["ruined"] > 1e-2 * worst["spread"]
 
 
+RECURRENT = ["qwen3_next", "qwen3_5", "olmo_hybrid", "lfm2", "lfm2_moe", "granitemoehybrid", "falcon_h1"]
+RECURRENT += ["nemotron_h", "jamba", "mamba", "mamba2"]
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_carry_their_state_from_chunk_to_chunk_and_token_to_token(
+    found: dict[str, Any], name: str
+) -> None:
+    worst = found["recurrent"][name]
+    assert worst["difference"] < 1e-4 * worst["spread"]
+    assert worst["ruined"] > 1e-2 * worst["spread"]
+
+
 QUANTIZED = [f"affine-{bits}" for bits in (2, 3, 4, 5, 6, 8)] + ["mxfp4", "mxfp8", "nvfp4", "experts in mxfp4"]
 
 
@@ -42,11 +55,12 @@ def test_quantized_checkpoints_give_the_logits_of_mlx_lms_quantized_products(fou
 def test_every_architecture_that_is_tried_is_judged(found: dict[str, Any]) -> None:
     assert sorted(found["worst"]) == sorted(ARCHITECTURES)
     assert sorted(found["quantized"]) == sorted(QUANTIZED)
+    assert sorted(found["recurrent"]) == sorted(RECURRENT)
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("mamba2", "a cache of the kind `ArraysCache`")],
+    [("kimi_linear", "does not run on these caches")],
 )
 def test_what_paged_attention_cannot_drive_is_refused_by_name(found: dict[str, Any], name: str, why: str) -> None:
     assert found["refused"][name].startswith(f"`{name}`")
