@@ -89,6 +89,7 @@ def _result(name: str, model: Model, loaded: Loaded, machine: Target | None) -> 
         "budget": room,
         "weights": found.weights,
         "cache_per_token": found.cache_per_token,
+        "state_per_sequence": found.state_bytes,
         "context": found.context,
         "table": [asdict(each) for each in table],
     }
@@ -150,6 +151,8 @@ def _show(result: dict[str, Any]) -> None:
     keeps = f"{output.size(cache)} of cache a token" if cache else "no cache"
     if cache is None:
         keeps = "a cache that its config.json does not tell and this table does not count"
+    if state := result["state_per_sequence"]:
+        keeps += f", {output.size(state)} of recurrent states a sequence"
     output.note(
         f"{result['model']}: {output.size(result['weights'])} of weights, {keeps}; "
         f"{output.size(result['budget'])} on {where} for {result['backend']}"

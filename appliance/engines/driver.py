@@ -92,13 +92,16 @@ class LayerCache:
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """What `layers` layers keep of a sequence however long it is: `size` bytes a layer."""
+    """What `layers` layers keep of a sequence however long it is: `size` bytes a layer; `paged` is as vLLM keeps it."""
 
     layers: int
     size: int
+    paged: bool = True
 
     def bytes_for(self, page: int) -> int:
         """vLLM pads a state to whole pages of an attention layer, and keeps the last state beside the present one."""
+        if not self.paged:
+            return self.layers * self.size
         return 2 * self.layers * (-(-self.size // page) * page if page else self.size)
 
 
@@ -124,6 +127,16 @@ class Shape:
     """Of the layers without attention."""
     bits: float = 16.0
     """Of one stored weight, quantization scales included."""
+
+    @property
+    def state_bytes(self) -> int:
+        """What layers without attention keep of one sequence, however long it is."""
+        return self.state.layers * self.state.size if self.state else 0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept of a sequence, as far as is known. Encoders keep nothing."""
+        return self.cache != () or self.state is not None
 
     @property
     def cache_per_token(self) -> int | None:

@@ -53,7 +53,7 @@ class VLLM:
         arguments = vllm_server.given(spec, launch, _CPU_DEFAULTS)
         if launch.platform != _CPU or arguments["kv_cache_memory_bytes"] is None:
             return None  # what it takes is the GPU's, or whatever vLLM finds free
-        cache = vllm_arguments.count(arguments["kv_cache_memory_bytes"]) if shape.cache != () else 0
+        cache = vllm_arguments.count(arguments["kv_cache_memory_bytes"]) if shape.keeps else 0
         ranks = _ranks(arguments)
         return footprint(arguments, shape, cache=cache * ranks, processes=_PROCESSES * ranks)
 

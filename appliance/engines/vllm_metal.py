@@ -34,6 +34,8 @@ prompt; a GPU has read a prompt of 2,048 tokens in a fraction of one, and fewer 
 
 _CUDA = "mlx-cuda"
 """How the names of MLX's CUDA back ends begin: there is one for each major version of CUDA."""
+_SEQUENCES = 8
+"""Whose recurrent states the memory is shared out for, unless that is more than a quarter of it."""
 _BLOCK = 16
 """Tokens in one block of the cache."""
 _PROCESSES = 1500 * 1024**2
@@ -111,7 +113,7 @@ class VLLMMetal:
         cache = self._defaults(spec, launch, **spec.arguments)["kv_cache_memory_bytes"]
         if cache is None:
             return None  # a share of the device, which the engine alone knows
-        kept = vllm_arguments.count(cache) if shape.cache != () else 0
+        kept = vllm_arguments.count(cache) if shape.keeps else 0
         return self._fixed(spec, launch, shape) + kept
 
     def fitting(self, spec: EngineSpec, launch: Launch, shape: Shape, available: int) -> Mapping[str, Any] | None:
@@ -123,7 +125,9 @@ class VLLMMetal:
         if not isinstance(longest, int):  # vLLM takes `32k` and `auto` as well
             longest = shape.context
         per_token = shape.cache_per_token * (2 if self._wide(spec, launch) else 1)
-        context = min(cache // per_token // _BLOCK * _BLOCK, longest or cache)
+        # Of what recurrent layers keep, some sequences at once have theirs, the longest among them.
+        kept = max(shape.state_bytes, min(_SEQUENCES * shape.state_bytes, cache // 4))
+        context = min((cache - kept) // per_token // _BLOCK * _BLOCK, longest or cache)
         return {"max_model_len": context, "kv_cache_memory_bytes": cache} if context >= _BLOCK else None
 
     def health(self, spec: EngineSpec) -> str:

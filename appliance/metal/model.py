@@ -33,8 +33,6 @@ class Model:
     layers: list[Any] = field(default_factory=list)
     rows: Rows = field(default_factory=Rows)
     """Which adapter each has."""
-    state_bytes: int = 0
-    """What all recurrent layers keep of one sequence."""
     compiled: bool = False
     """Whether steps of decodes alone are compiled: one traced graph for each shape instead of a new one every step."""
     short: int = 0
@@ -113,6 +111,11 @@ class Model:
         self.forget()
         self.module = self.trunk = self._decode = None
         self._written, self._scattered = [], []
+
+    @property
+    def state_bytes(self) -> int:
+        """What all recurrent layers keep of one sequence."""
+        return sum(state.bytes for state in self.states)
 
     @property
     def bytes(self) -> int:

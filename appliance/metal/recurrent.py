@@ -7,6 +7,7 @@ for all rows that go on by one token, as a batch with their states, and once for
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,8 @@ class StateCache:
 
     def __init__(self, size: int, rows: Rows) -> None:
         self.size = size
+        self.form: tuple[tuple[tuple[int, ...], Any], ...] = ()
+        """Of each array, what one sequence has: shape and type. Known once the model was traced."""
         self._adapted = rows
         self.arrays: tuple[Any, ...] = ()
         self._parts: list[_Part] = []
@@ -97,9 +100,14 @@ class StateCache:
         if rest:
             self.arrays = tuple(mlx().concatenate(each) for each in zip(self.arrays, rest, strict=True))
 
+    def fill(self, sequences: int) -> None:
+        """Empty states of so many."""
+        self.arrays = tuple(mlx().zeros((sequences, *shape), dtype=dtype) for shape, dtype in self.form)
+
     @property
-    def row_bytes(self) -> int:
-        return sum(array.nbytes // len(array) for array in self.arrays)
+    def bytes(self) -> int:
+        """Of one sequence."""
+        return sum(math.prod(shape) * dtype.size for shape, dtype in self.form)
 
     def free(self) -> None:
         self.arrays, self._parts, self._rest = (), [], ()

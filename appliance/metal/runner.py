@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,12 @@ class MetalModelRunner:
         for cache in self.mlx_model.caches:
             cache.allocate(blocks, self._block_size, getattr(mlx(), dtype))
         mlx().eval(self.pools())
+
+    def pretend(self, names: Iterable[str]) -> None:
+        """Nobody has a recurrent state, and these get empty ones, as if tokens of theirs had been computed."""
+        if isinstance(self.mlx_model, Model):
+            for state in self.mlx_model.states:
+                state.fill(self.seats.take(names))
 
     def sleep(self) -> None:
         """Let go of weights and cache. The engine has no request left by then."""

@@ -43,6 +43,11 @@ class Seats:
     def __len__(self) -> int:
         return sum(name is not None for name in self._order)
 
+    def take(self, names: Iterable[str]) -> int:
+        """All seats are these requests'; how many that are."""
+        self._order = list(names)
+        return len(self._order)
+
     def leave(self, names: Iterable[str]) -> None:
         gone = set(names)
         self._order = [None if name in gone else name for name in self._order]

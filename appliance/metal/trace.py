@@ -34,13 +34,13 @@ def trace(model: Model) -> None:
     first.seating = Seating(0, None, (Turn(0, 1, None), Turn(1, 3, None)))
     _pass(model, probes.values(), layers, first)
     if model.states:
-        before = [_form(state) for state in model.states]
+        for state in model.states:
+            state.form = _form(state)
         second = Step.build((Span(1, 1, (0,)), Span(2, 2, (0,))), block_size=16)
         second.seating = Seating(1, mlx().array([0]), (Turn(1, 3, 1),))
         _pass(model, probes.values(), layers, second)
-        if [_form(state) for state in model.states] != before:
+        if any(_form(state) != state.form for state in model.states):
             raise Unsupported(f"`{model.kind}`: a recurrent state changes its form from step to step")
-        model.state_bytes = sum(state.row_bytes for state in model.states)
         model.forget()
     for cache in model.caches:
         cache.shape, cache.cap = probes[id(cache)].shape, probes[id(cache)].cap
@@ -72,8 +72,8 @@ def _pass(model: Model, probes: Iterable[_Probe], layers: list[Any], step: Step)
             )
 
 
-def _form(state: StateCache) -> list[Any]:
-    return [(array.shape, array.dtype) for array in state.arrays]
+def _form(state: StateCache) -> tuple[tuple[tuple[int, ...], Any], ...]:
+    return tuple((array.shape[1:], array.dtype) for array in state.arrays)
 
 
 class _Probe(LayerCache):

@@ -59,16 +59,15 @@ def warm_up(runner: MetalModelRunner, config: VllmConfig, groups: int) -> float:
     What is written there stays: whoever calls this has the pools allocated again.
     """
     began, shapes = time.perf_counter(), list(_shapes(config))
-    over: set[str] = set()
     for shape in shapes:
         step = _step(shape, config.cache_config.block_size, groups)
-        step.finished_req_ids = over
+        if shape.context > shape.count:
+            runner.pretend(step.num_scheduled_tokens)
         if runner.execute_model(step) is None:
             runner.sample_tokens(None).get_output()
-        over = set(step.num_scheduled_tokens)
-    last = SchedulerOutput.make_empty()
-    last.finished_req_ids = over
-    runner.execute_model(last)
+        over = SchedulerOutput.make_empty()
+        over.finished_req_ids = set(step.num_scheduled_tokens)
+        runner.execute_model(over)
     seconds = time.perf_counter() - began
     logger.info("warmed up in %.1f s, with %d steps", seconds, len(shapes))
     return seconds

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from appliance.engines.driver import LayerCache, LayerState
+from appliance.engines.driver import LayerCache
+from appliance.models.recurrence import Keeps, kept
 
 # The names of one number across the families; the first that is there counts.
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
@@ -19,7 +20,6 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
 }
 MOST_LAYERS = 4096
 """Far above what any model has: a damaged file must not make us count to 4 billion."""
-_STATEFUL = frozenset({"linear_attention", "mamba", "conv", "recurrent"})
 _ENCODERS = ("ForMaskedLM", "BertModel", "RobertaModel", "XLMRobertaModel", "MPNetModel", "NomicBertModel")
 _FAR_FIRST = {"gemma3": 6, "gemma3_text": 6, "gemma2": 2}
 """Families whose every n-th layer sees the whole context, where their config leaves n out."""
@@ -42,6 +42,12 @@ class Numbers:
         return None
 
     @property
+    def layers(self) -> int | None:
+        """Nemotron-H's newer configs have the list of them alone."""
+        listed = self.text.get("layers_block_type")
+        return self.count("layers") or (len(listed) if isinstance(listed, list) else None)
+
+    @property
     def context(self) -> int | None:
         return self.count("context")
 
@@ -62,39 +68,25 @@ class Numbers:
 def layer_caches(numbers: Numbers) -> tuple[LayerCache, ...] | None:
     """The layers that keep something, alike ones together. None where the config does not say.
 
-    (1) Encoders keep nothing. (2) Latent attention keeps one compressed vector and one rotated key, for all heads
-    together. (3) Otherwise keys and values of each key-value head, (4) in the layers that have attention at all and do
-    not borrow another layer's.
+    (1) Encoders keep nothing, and what has no attention keeps states alone. (2) Latent attention keeps one compressed
+    vector and one rotated key, for all heads together. (3) Otherwise keys and values of each key-value head, (4) in the
+    layers that have attention at all and do not borrow another layer's.
     """
     if numbers.encoder:  # (1)
         return ()
-    layers = numbers.count("layers")
+    layers = numbers.layers
     if layers is None or layers > MOST_LAYERS:
         return None
+    if not any(Keeps.TOKENS in each for each in kept(numbers, layers)):
+        return ()
     if latent := numbers.count("kv_lora_rank"):  # (2)
         return (LayerCache(layers, latent + (numbers.count("qk_rope_head_dim") or 0)),)
     values = _values(numbers)  # (3)
     if values is None:
         return None
     windows = _windows(numbers, layers)[: layers - (numbers.count("num_kv_shared_layers") or 0)]  # (4)
-    kept = Counter(window for window in windows if window != 0)
-    return tuple(LayerCache(count, values, window) for window, count in kept.items())
-
-
-def layer_state(numbers: Numbers) -> LayerState | None:
-    """What layers of gated linear attention (Qwen3-Next) keep: a matrix for each head, and the last of a convolution.
-
-    None where there are none, or where it cannot be told: Mamba's layers have names for their numbers by the dozen.
-    """
-    types = numbers.text.get("layer_types")
-    layers = types.count("linear_attention") if isinstance(types, list) else 0
-    names = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_kernel_dim")
-    found = [numbers.count(f"linear_{name}") for name in names]
-    if not layers or None in found:
-        return None
-    key_heads, value_heads, key_dim, value_dim, kernel = (each or 0 for each in found)
-    convolution = (2 * key_heads * key_dim + value_heads * value_dim) * (kernel - 1)
-    return LayerState(layers, 2 * convolution + 4 * value_heads * key_dim * value_dim)  # the matrices are float32
+    counts = Counter(window for window in windows if window != 0)
+    return tuple(LayerCache(count, values, window) for window, count in counts.items())
 
 
 def _values(numbers: Numbers) -> int | None:
@@ -110,9 +102,11 @@ def _windows(numbers: Numbers, layers: int) -> list[int | None]:
     window = numbers.count("sliding_window") if numbers.text.get("use_sliding_window") is not False else None
     types = numbers.text.get("layer_types")
     if isinstance(types, list) and len(types) == layers:
-        return [0 if each in _STATEFUL else window if each == "sliding_attention" else None for each in types]
+        attends = [Keeps.TOKENS in each for each in kept(numbers, layers)]
+        near = [window if each == "sliding_attention" else None for each in types]
+        return [each if attending else 0 for attending, each in zip(attends, near, strict=True)]
     if window is None:
-        return [None] * layers
+        return [None if Keeps.TOKENS in each else 0 for each in kept(numbers, layers)]
     family = str(numbers.text.get("model_type"))
     every = numbers.count("sliding_window_pattern") or _FAR_FIRST.get(family)
     if every:

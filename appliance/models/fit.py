@@ -63,6 +63,7 @@ def fits(driver: Driver, arguments: Mapping[str, Any], shape: Shape, budget: int
 def _fits(driver: Driver, arguments: Mapping[str, Any], shape: Shape, budget: int, platform: str) -> Iterator[Fit]:
     if isinstance(driver, VLLMMetal):  # whose layers with a window keep the whole context all the same
         shape = replace(shape, cache=tuple(replace(each, window=None) for each in shape.cache or ()) or shape.cache)
+        shape = replace(shape, state=replace(shape.state, paged=False) if shape.state else None)
     for length in lengths(shape):
         for sequences in SEQUENCES:
             cache = cache_of(shape, arguments, length, sequences)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from appliance.engines.driver import Format, Shape
-from appliance.models.architecture import Numbers, layer_caches, layer_state, token_width
+from appliance.models.architecture import MOST_LAYERS, Numbers, layer_caches, token_width
 from appliance.models.convert.architecture import ENCODERS
 from appliance.models.convert.gguf_file import read_header
 from appliance.models.convert.mlx_form import GROUP, mlx_bits
 from appliance.models.convert.refused import Refused
 from appliance.models.gguf_numbers import as_config
+from appliance.models.recurrence import layer_state
 from appliance.models.safetensors_header import read_table
 
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -88,7 +89,7 @@ def measure(config: Mapping[str, Any], tensors: Iterable[Stored], *, dequantized
         width=token_width(numbers),
         vocabulary=numbers.count("vocab_size") or 0,
         edges=edges,
-        state=layer_state(numbers),
+        state=layer_state(numbers, min(numbers.layers or 0, MOST_LAYERS)),
         bits=_bits(config),
     )
 

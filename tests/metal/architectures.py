@@ -154,6 +154,7 @@ RECURRENT: dict[str, dict[str, Any]] = {
     },
     "falcon_h1": {**MAMBA2, "mamba_d_ssm": 64, "lm_head_multiplier": 1.0},
     "nemotron_h": {
+        "num_hidden_layers": 4,
         "hybrid_override_pattern": ["M", "*", "-", "M"],
         "attention_bias": False,
         "mamba_num_heads": 8,
@@ -230,6 +231,7 @@ def main(scratch: str) -> dict[str, Any]:
     return {
         "worst": {name: worst(name, Path(scratch)) for name in ARCHITECTURES},
         "recurrent": {name: worst(name, Path(scratch)) for name in RECURRENT},
+        "kept": {name: kept(name, Path(scratch)) for name in RECURRENT},
         "quantized": {name: worst(name, Path(scratch)) for name in QUANTIZED},
         "refused": {name: refusal(name, Path(scratch)) for name in REFUSED},
     }
@@ -339,6 +341,17 @@ def _schedule() -> list[list[tuple[int, int]]]:
         for row in rows:
             left[row] -= 1
     return steps
+
+
+def kept(name: str, scratch: Path) -> dict[str, Any]:
+    """What it would keep on a Mac: numbers of each token in all layers, and bytes of states of each sequence."""
+    from appliance_metal.model import load
+
+    path = scratch / f"{name}-"
+    model = load(path, "bfloat16")
+    shapes = [cache.shape for cache in model.caches]
+    values = sum(shape.heads * (shape.key_size + shape.value_size) for shape in shapes)
+    return {"config": json.loads((path / "config.json").read_text()), "values": values, "state": model.state_bytes}
 
 
 def refusal(name: str, scratch: Path) -> str:

@@ -6,15 +6,14 @@ hybrids.py TOKENIZER SCRATCH engine NAME        prints what became of requests i
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+from tests.metal.architectures import RECURRENT, save
+from tests.metal.reply import reply
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 CLASSES = {
@@ -35,11 +34,9 @@ def main(tokenizer: str, scratch: str, what: str, name: str) -> dict[str, Any]:
 
 
 def checkpoint(name: str, tokenizer: Path, scratch: Path) -> Path:
-    import architectures  # type: ignore[import-not-found]
-
     own = {"vocab_size": VOCABULARY, "architectures": [CLASSES[name]], "bos_token_id": 1, "eos_token_id": 2}
     own["dtype"] = "float32"
-    path: Path = architectures.save(name, scratch, {**architectures.RECURRENT[name], **own})
+    path = save(name, scratch, {**RECURRENT[name], **own})
     for file in TOKENIZER:
         if (tokenizer / file).exists():
             shutil.copy(tokenizer / file, path)
@@ -49,6 +46,7 @@ def checkpoint(name: str, tokenizer: Path, scratch: Path) -> Path:
 def engine(path: Path) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
+    os.environ["METAL_WARM_UP"] = "on"
     llm = LLM(
         str(path),
         max_model_len=LENGTH,
@@ -133,8 +131,4 @@ def wrong(path: Path, prompts: list[list[int]], answers: list[list[int]]) -> lis
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    result = main(*sys.argv[1:])
-    os.write(answer, (json.dumps(result) + "\n").encode())
-    os._exit(0)
+    reply(main)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from appliance.models.shape import measure
 from tests.metal.support import run
 
 pytestmark = pytest.mark.engine
@@ -40,6 +41,14 @@ def test_recurrent_layers_carry_their_state_from_chunk_to_chunk_and_token_to_tok
     worst = found["recurrent"][name]
     assert worst["difference"] < 1e-4 * worst["spread"]
     assert worst["ruined"] > 1e-2 * worst["spread"]
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_control_process_reckons_with_what_the_engine_keeps(found: dict[str, Any], name: str) -> None:
+    engine = found["kept"][name]
+    reckoned = measure(engine["config"], [])
+    assert reckoned.state_bytes == engine["state"] > 0
+    assert reckoned.cache_per_token == 2 * engine["values"]
 
 
 QUANTIZED = [f"affine-{bits}" for bits in (2, 3, 4, 5, 6, 8)] + ["mxfp4", "mxfp8", "nvfp4", "experts in mxfp4"]
