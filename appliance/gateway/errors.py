@@ -117,58 +117,38 @@ def unknown_model(name: str) -> RequestError:
 def unavailable(error: ApplianceError) -> RequestError:
     """No engine can take this request now; `retry_after` is None where waiting would not help."""
     retry_after = error.retry_after if isinstance(error, NotReady) else None
-    return RequestError(
-        redact(error.message), status=503, type="server_error", code="model_not_ready", retry_after=retry_after
-    )
+    return _server_error(redact(error.message), "model_not_ready", retry_after=retry_after)
 
 
 def queue_full(model: str, waiting: int, retry_after: float) -> RequestError:
-    return RequestError(
-        f"{waiting} requests wait for model `{model}` already; try again later",
-        status=503,
-        type="server_error",
-        code="queue_full",
-        retry_after=retry_after,
-    )
+    message = f"{waiting} requests wait for model `{model}` already; try again later"
+    return _server_error(message, "queue_full", retry_after=retry_after)
 
 
 def queue_timeout(model: str, retry_after: float) -> RequestError:
-    return RequestError(
-        f"model `{model}` was busy for as long as this request may wait",
-        status=503,
-        type="server_error",
-        code="queue_timeout",
-        retry_after=retry_after,
-    )
+    message = f"model `{model}` was busy for as long as this request may wait"
+    return _server_error(message, "queue_timeout", retry_after=retry_after)
 
 
 def engine_unavailable(model: str) -> RequestError:
-    return RequestError(
-        f"the engine of model `{model}` does not answer",
-        status=503,
-        type="server_error",
-        code="engine_unavailable",
-        retry_after=1,
-    )
+    return _server_error(f"the engine of model `{model}` does not answer", "engine_unavailable", retry_after=1)
 
 
 def engine_failed(model: str) -> RequestError:
-    return RequestError(
-        f"the engine of model `{model}` ended the connection before its answer was complete",
-        status=502,
-        type="server_error",
-        code="engine_failed",
-    )
+    message = f"the engine of model `{model}` ended the connection before its answer was complete"
+    return _server_error(message, "engine_failed", status=502)
 
 
 def stopping() -> RequestError:
-    return RequestError(
-        "the appliance is stopping", status=503, type="server_error", code="appliance_stopping", retry_after=5
-    )
+    return _server_error("the appliance is stopping", "appliance_stopping", retry_after=5)
 
 
 def bug() -> RequestError:
-    return RequestError("the appliance failed; its log has the details", status=500, type="server_error", code="bug")
+    return _server_error("the appliance failed; its log has the details", "bug", status=500)
+
+
+def _server_error(message: str, code: str, *, status: int = 503, retry_after: float | None = None) -> RequestError:
+    return RequestError(message, status=status, type="server_error", code=code, retry_after=retry_after)
 
 
 TYPES = {429: "rate_limit_error"}
@@ -178,12 +158,7 @@ TYPES = {429: "rate_limit_error"}
 def from_engine(status: int, body: bytes, *, model: str, path: str, retry_after: float | None) -> RequestError:
     """An engine's error in our own terms. vLLM's `code` is a number, which OpenAI's SDKs don't expect."""
     if status in {401, 403}:
-        return RequestError(
-            f"the engine of model `{model}` refused the appliance",
-            status=502,
-            type="server_error",
-            code="engine_failed",
-        )
+        return _server_error(f"the engine of model `{model}` refused the appliance", "engine_failed", status=502)
     detail = _detail(body)
     if status in {404, 405} and "code" not in detail:
         message = f"the engine of model `{model}` does not serve `{path}`"
