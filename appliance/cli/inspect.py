@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from appliance.cli import output
@@ -54,7 +55,6 @@ def remarks_of(status: dict[str, Any]) -> list[str]:
 
 def model_row(model: dict[str, Any]) -> tuple[str, ...]:
     engine = next((e for e in model["engines"] if e["state"] == model["state"]), None) or {}
-    why = "" if model["ready"] else model["conditions"][0]["message"]
     return (
         model["name"],
         model["state"],
@@ -63,8 +63,16 @@ def model_row(model: dict[str, Any]) -> tuple[str, ...]:
         output.size(engine.get("memory")),
         str(engine.get("in_flight", 0)),
         str(model["restarts"]),
-        why,
+        " ".join(_reasons(model)),
     )
+
+
+def _reasons(model: dict[str, Any]) -> Iterator[str]:
+    """Why it is not ready; of one that is, what keeps it from being as the file wants it."""
+    for number, condition in enumerate(model["conditions"]):
+        unfinished = condition["type"] in {"Degraded", "RolloutDeferred"} or condition["reason"] == "PreviousRevision"
+        if unfinished if model["ready"] else number == 0:
+            yield condition["message"]
 
 
 def apply(*, tag: str | None, as_json: bool) -> None:
