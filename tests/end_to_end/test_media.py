@@ -1,16 +1,24 @@
-"""Recordings to a real Whisper in a real engine: a tiny one of random weights, so what it hears is noise to it."""
+"""Pictures and recordings to real engines: the models are tiny and of random weights, so what they say means nothing.
+
+That it depends on what they were shown says that all of it arrived.
+"""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
 import struct
 import subprocess
 import wave
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import anthropic
+import ollama
 import openai
 import pytest
 
@@ -18,13 +26,16 @@ from tests.end_to_end.conftest import Served, serving
 
 pytestmark = pytest.mark.engine
 
-WRITER = Path(__file__).with_name("whisper.py")
+WRITER = Path(__file__).with_name("media_models.py")
 FILE = """version: 1
 server: {port: 0}
 environment: {warm: false}
 models:
+  eyes:
+    source: ./eyes
+    engine: {dtype: float32, max_model_len: 256, kv_cache_memory_bytes: 67108864}
   ears:
-    source: ./whisper
+    source: ./ears
     aliases: [whisper-1]
     engine: {dtype: float32, kv_cache_memory_bytes: 67108864}
 """
@@ -32,12 +43,72 @@ models:
 
 @pytest.fixture(scope="module")
 def served(engine_home: Path, engine_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    directory, home = tmp_path_factory.mktemp("listening"), tmp_path_factory.mktemp("home")
-    subprocess.run([engine_python, WRITER, directory / "whisper"], check=True, capture_output=True, timeout=120)
+    directory, home = tmp_path_factory.mktemp("media"), tmp_path_factory.mktemp("home")
+    subprocess.run([engine_python, WRITER, directory], check=True, capture_output=True, timeout=120)
     home.chmod(0o700)
     (home / "environments").symlink_to(engine_home / "environments")
     with serving(FILE, home, directory) as served:
         yield served
+
+
+def picture(red: int, green: int, blue: int, edge: int = 40) -> bytes:
+    """A PNG of one colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", edge, edge, 8, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes((red, green, blue)) * edge) * edge)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+RED, BLUE = (base64.b64encode(picture(*colour)).decode() for colour in ((255, 0, 0), (0, 0, 255)))
+
+
+def seen_by_openai(served: Served, image: str) -> str | None:
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
+    content: Any = [part, {"type": "text", "text": "what is it?"}]
+    with served.client() as sdk:
+        answer = sdk.chat.completions.create(
+            model="eyes", messages=[{"role": "user", "content": content}], temperature=0, max_tokens=12
+        )
+    return answer.choices[0].message.content
+
+
+def seen_by_anthropic(served: Served, image: str) -> str | None:
+    part: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": image}}
+    with anthropic.Anthropic(base_url=served.base, api_key="unused", max_retries=0) as sdk:
+        answer = sdk.messages.create(
+            model="eyes",
+            max_tokens=12,
+            messages=[{"role": "user", "content": [part, {"type": "text", "text": "what is it?"}]}],
+            extra_body={"temperature": 0},
+        )
+    return "".join(block.text for block in answer.content if block.type == "text")
+
+
+def seen_by_ollama(served: Served, image: str) -> str | None:
+    message = {"role": "user", "content": "what is it?", "images": [image]}
+    options = {"temperature": 0, "num_predict": 12}
+    with ollama.Client(served.base) as sdk:
+        said: str | None = sdk.chat("eyes", messages=[message], options=options).message.content
+    return said
+
+
+@pytest.mark.parametrize("seen_by", [seen_by_openai, seen_by_anthropic, seen_by_ollama])
+def test_a_picture_reaches_the_model_in_every_dialect(
+    served: Served, seen_by: Callable[[Served, str], str | None]
+) -> None:
+    red, again, blue = (seen_by(served, image) for image in (RED, RED, BLUE))
+    assert red == again != blue
+    assert red
+    assert blue
+
+
+def test_what_is_no_picture_is_refused_and_the_engine_lives_on(served: Served) -> None:
+    with pytest.raises(openai.BadRequestError, match="image"):
+        seen_by_openai(served, base64.b64encode(b"these are words").decode())
+    assert seen_by_openai(served, RED)
 
 
 def recording(hertz: float, seconds: int = 2, *, rate: int = 16000, channels: int = 1) -> bytes:
