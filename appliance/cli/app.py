@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -67,6 +68,14 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as bug:  # noqa: BLE001 - the CLI's outermost frame
+        if isinstance(bug, OSError) and bug.errno in (errno.ENOSPC, errno.EDQUOT):
+            from appliance.cli.output import failure
+
+            where = f" of `{bug.filename}`" if bug.filename else ""
+            failure(
+                ApplianceError(f"the disk{where} is full", hint="`appliance doctor` says which one, and what is on it")
+            )
+            return 1
         from appliance.cli.bug import report
 
         report(bug, arguments)

@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 import structlog
@@ -32,6 +33,11 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that connections get to close once every engine has drained."""
 HANDOVER_GRACE = 60.0
 """Seconds that engines wait for the next control process. It needs one; a person who starts it by hand needs longer."""
+
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+PAUSE = 1.0
+"""Seconds before a task that a bug has ended begins again."""
 
 
 class Ending(Enum):
@@ -82,11 +88,15 @@ class Appliance:
             await stack.enter_async_context(serving(local, [self._control_listener()], close_timeout=CLOSE_TIMEOUT))
             gateway = await stack.enter_async_context(serving(app, listeners, close_timeout=CLOSE_TIMEOUT))
             await control.adopt()
-            tasks = [asyncio.create_task(control.reconciler.run()), asyncio.create_task(control.record(on_settled))]
-            tasks.append(asyncio.create_task(control.watch_drift()))
-            tasks.append(asyncio.create_task(self._activity.run()))
+            works: list[Work] = [
+                control.reconciler.run,
+                partial(control.record, on_settled),
+                control.watch_drift,
+                self._activity.run,
+            ]
             if watch and control.configuration.path:
-                tasks.append(asyncio.create_task(control.watch(control.configuration.path, self._stop)))
+                works.append(partial(control.watch, control.configuration.path, self._stop))
+            tasks = [asyncio.create_task(kept_going(work)) for work in works]
             await self._stop.wait()
             passed_on = await self._end(gateway, listeners)
             for task in tasks[1:]:
@@ -158,6 +168,17 @@ class Appliance:
             # Asked twice: the person wants out now. The shims stop the engines when this process is gone.
             os._exit(128 + number)
         self._stop.set()
+
+
+async def kept_going(work: Work, *, pause: float = PAUSE) -> None:
+    """A bug in one task of this process is told, and the task begun again: nobody would follow the file otherwise, and
+    nobody would notice."""
+    while True:
+        try:
+            return await work()
+        except Exception:  # noqa: BLE001 - the guard of a supervised task
+            structlog.get_logger("appliance").exception("bug in a task of the appliance")
+            await asyncio.sleep(pause)
 
 
 async def serve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -164,6 +165,8 @@ def _settled(status: Mapping[str, Any]) -> bool:
 def _last_words(log: Path) -> str:
     if not log.exists():
         return "it ran in the foreground"
+    if not shutil.disk_usage(log).free:
+        return "the disk of its log is full"  # which is why that says nothing
     lines = log.read_text(errors="replace").splitlines()
     return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
 

@@ -87,6 +87,8 @@ class Control:
         self._settled: Mapping[str, Mapping[str, str]] = {}
         self._drift: list[dict[str, Any]] = []
         self._remarks: list[dict[str, Any]] = []
+        self._unrecorded: list[dict[str, Any]] = []
+        """A remark on the generation in force, where the history has no room for it."""
         self.port = Port(configuration.appliance, self.status)
         desired = self._desired(configuration.appliance, environments, first=True)
         self.reconciler = Reconciler(
@@ -103,7 +105,8 @@ class Control:
     def status(self) -> Mapping[str, Any]:
         now = asyncio.get_running_loop().time()
         state = status(self.reconciler, self.configuration, address=self.address, now=now)
-        more = {"drift": self._drift, "remarks": self._remarks, "reloads": self._reloads, "rollouts": self._rollouts}
+        remarks = [*self._unrecorded, *self._remarks]
+        more = {"drift": self._drift, "remarks": remarks, "reloads": self._reloads, "rollouts": self._rollouts}
         return {"started": self._started, **state, **more}
 
     def essence(self) -> Any:
@@ -150,7 +153,10 @@ class Control:
             failures = self.reconciler.failures
             result = "degraded" if failures else "ready"
             self._rollouts[result] += 1
-            self._history.finish(generation, result, "; ".join(failures))
+            try:
+                self._history.finish(generation, result, "; ".join(failures))
+            except (OSError, ApplianceError) as error:
+                self._log.error("history not written", generation=generation, result=result, problem=str(error))
             self.events.tell("generation", generation=generation, result=result, message="; ".join(failures))
             if not told:
                 on_settled(self.status())
@@ -199,7 +205,7 @@ class Control:
         self._local_files.follow(appliance)
         self.reconciler.budget = budget(appliance.memory)
         desired = self._desired(appliance, environments)
-        self.reconciler.desire(desired, generation=self._begin(desired, changes))
+        self.reconciler.desire(desired, generation=self._next_generation(desired, changes))
         self._settling = asyncio.create_task(self._settle_adapters())
         self._log.info("reloaded", changes={change.path: change.cost.value for change in changes})
 
@@ -265,7 +271,20 @@ class Control:
         running = [(engine.spec, engine.process.launch) for engine in self._ready() if engine.process]
         return with_room(desired, self._bring_up.adapters_of(appliance).ranks(), running)
 
-    def _begin(self, desired: Desired, changes: Sequence[Change]) -> int:
+    def _next_generation(self, desired: Desired, changes: Sequence[Change]) -> int:
+        """A full disk keeps nothing from being put in force: a key that was revoked has to be gone."""
+        now = self.reconciler.generation
+        try:
+            generation = self._begin(desired, changes, after=now)
+        except (OSError, ApplianceError) as error:
+            self._log.error("history not written", generation=now + 1, problem=str(error))
+            message = f"generation {now + 1} is in force, and `rollback` will not know of it: {error}"
+            self._unrecorded = [{"name": "history", "message": message}]
+            return now + 1
+        self._unrecorded = []
+        return generation
+
+    def _begin(self, desired: Desired, changes: Sequence[Change], *, after: int = 0) -> int:
         """Record what is being put in force; its generation."""
         return self._history.begin(
             self.configuration.text,
@@ -273,6 +292,7 @@ class Control:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             changes={change.path: change.cost.value for change in changes},
             revisions={name: want.spec.revision for name, want in desired.items()},
+            after=after,
         ).generation
 
     # Looking

@@ -59,16 +59,26 @@ class History:
         return next(iter(reversed(self.entries())), None)
 
     def begin(
-        self, text: str, path: Path, *, time: str, changes: Mapping[str, str], revisions: Mapping[str, str]
+        self,
+        text: str,
+        path: Path,
+        *,
+        time: str,
+        changes: Mapping[str, str],
+        revisions: Mapping[str, str],
+        after: int = 0,
     ) -> Entry:
-        """Record a configuration as it is put in force. The text of the last generation again is that generation."""
+        """Record a configuration as it is put in force. The text of the last generation again is that generation.
+
+        `after` is the generation in force, which may be one that could not be recorded.
+        """
         digest = hashlib.sha256(text.encode()).hexdigest()
         last = self.last()
         if last is not None and last.sha256 == digest and last.path == str(path) and not changes:
             return last
         if last is not None and last.result == "applying":
             self._write(replace(last, result="superseded"))
-        generation = last.generation + 1 if last else 1
+        generation = max(last.generation if last else 0, after) + 1
         entry = Entry(generation, time, digest, text, str(path), dict(changes), dict(revisions))
         self._write(entry)
         return entry

@@ -37,6 +37,24 @@ def test_a_wrong_flag_is_a_usage_error(machine: Machine) -> None:
     assert machine.run("up", "--no-such-flag").returncode == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a device that is always full")
+def test_a_full_disk_is_said_to_be_full_and_is_no_bug(machine: Machine) -> None:
+    machine.write()
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        result = subprocess.run(
+            [sys.executable, "-m", "appliance", "config"],
+            cwd=machine.directory,
+            env={**machine._env(), "PYTHONUNBUFFERED": "1"},  # so that the write fails where it is made
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert "error: the disk is full" in result.stderr
+
+
 def test_a_broken_file_is_refused_with_its_position(machine: Machine) -> None:
     machine.file.write_text("version: 1\nmodels:\n  tiny:\n    sorce: ./weights\n")
     result = machine.run("validate")

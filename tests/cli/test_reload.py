@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -162,6 +163,38 @@ def test_a_new_engine_that_fails_leaves_the_old_one_serving(machine: Machine) ->
 def degraded(machine: Machine) -> object:
     conditions = machine.status()["models"][0]["conditions"]
     return next((condition["message"] for condition in conditions if condition["type"] == "Degraded"), None)
+
+
+def test_a_rollout_that_failed_is_told_beside_the_revision_that_serves(machine: Machine) -> None:
+    machine.write()
+    machine.up()
+    before = revision(machine)
+    machine.write("--exit-at-start", "--exit-code", "1", "--say", "ValueError: bad argument")
+    wait_until(lambda: degraded(machine), what="the failure is told")
+    result = machine.run("status")
+    assert result.returncode == 0
+    assert f"Revision {before} goes on serving. " in result.stdout
+    assert "ValueError: bad argument" in result.stdout
+
+
+def test_a_save_is_in_force_although_the_history_cannot_be_written(machine: Machine) -> None:
+    """As on a full disk; a file where the directory was fails in the same way for every user."""
+    machine.write()
+    machine.up()
+    history = machine.home / "history"
+    history.rename(machine.home / "kept")
+    history.touch()
+    machine.write(models="  tiny: {source: ./weights, aliases: [one]}")
+    wait_until(lambda: machine.status()["generation"] == 2, what="the save is in force")
+    (told,) = machine.status()["remarks"]
+    assert told["name"] == "history"
+    assert "generation 2 is in force, and `rollback` will not know of it" in machine.run("status").stderr
+    history.unlink()
+    (machine.home / "kept").rename(history)
+    machine.write(models="  tiny: {source: ./weights, aliases: [two]}")
+    wait_until(lambda: machine.status()["generation"] == 3, what="the next save is in force")
+    assert machine.status()["remarks"] == []
+    assert [entry["generation"] for entry in json.loads(machine.run("history", "--json").stdout)] == [1, 3]
 
 
 def test_recreate_brings_the_old_revision_back_when_the_new_one_fails(machine: Machine) -> None:
