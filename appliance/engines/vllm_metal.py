@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import appliance
-from appliance.engines import parsers, vllm_arguments, vllm_server
+from appliance.engines import parsers, vllm_arguments, vllm_metal_arguments, vllm_server
 from appliance.engines.diagnosis import diagnose
 from appliance.engines.driver import ArgumentProblem, Choice, Format, Launch, Shape, Template
 from appliance.engines.footprint import one_step
@@ -41,39 +41,6 @@ _BLOCK = 16
 _PROCESSES = 1500 * 1024**2
 """Bytes that the API server and an engine core take beside weights and cache: measured with 0.32 on Linux."""
 
-_ONE_DEVICE = "MLX drives one device"
-_NOT_THERE: Mapping[str, str] = {
-    **dict.fromkeys(
-        (
-            "tensor_parallel_size",
-            "pipeline_parallel_size",
-            "data_parallel_size",
-            "decode_context_parallel_size",
-            "prefill_context_parallel_size",
-            "enable_expert_parallel",
-            "enable_eplb",
-            "enable_dbo",
-        ),
-        _ONE_DEVICE,
-    ),
-    "speculative_config": "speculative decoding is not there yet",
-    "kv_transfer_config": "the cache stays in one engine",
-    "kv_cache_dtype": "the cache has the model's own type",
-    "cpu_offload_gb": "memory is shared, or there is no GPU",
-    "swap_space": "memory is shared, or there is no GPU",
-    "enable_prompt_embeds": "prompts are text or tokens",
-    "logits_processors": "it takes no foreign code",
-    "quantization": "MLX's own formats are recognised by themselves; others are not read",
-    "load_format": "safetensors are what it loads",
-    "attention_backend": "attention is the plug-in's own",
-    "attention_config": "attention is the plug-in's own",
-    "compilation_config": "MLX compiles nothing of vLLM's",
-    "distributed_executor_backend": "the engine is one process",
-    "worker_cls": "the worker is the plug-in's own",
-    "worker_extension_cls": "it takes no foreign code",
-    "trust_remote_code": "mlx-lm's own model definitions are used; it takes no foreign code",
-}
-
 
 def plugin_environ() -> dict[str, str]:
     """What makes vLLM find this plug-in and no other: for engines, and for the preflight of their environment."""
@@ -90,9 +57,7 @@ class VLLMMetal:
     mac: bool = sys.platform == "darwin"
 
     def check(self, arguments: Mapping[str, Any]) -> Iterator[ArgumentProblem]:
-        for name in arguments.keys() & _NOT_THERE.keys():
-            yield ArgumentProblem(name, "not supported by vllm-metal", _NOT_THERE[name])
-        yield from vllm_arguments.check({name: each for name, each in arguments.items() if name not in _NOT_THERE})
+        return vllm_metal_arguments.check(arguments)
 
     def choose(self, spec: EngineSpec, template: Template) -> tuple[Choice, ...]:
         return parsers.choose(template, spec.arguments)

@@ -103,10 +103,10 @@ class Encoder:
         )
 
 
-def load_encoder(path: Path, dtype: str) -> Encoder:
-    """Raises Unsupported where the checkpoint asks for something that is not here."""
+def load_encoder(path: Path, dtype: str, changes: Mapping[str, Any] | None = None) -> Encoder:
+    """`changes` go before the checkpoint's own configuration. Raises Unsupported for something that is not here."""
     mx = mlx()
-    config = _json(path / "config.json")
+    config = {**_json(path / "config.json"), **(changes or {})}
     kind = config["model_type"]
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise Unsupported(f"`{kind}` with positions of the kind `{config['position_embedding_type']}`")

@@ -74,6 +74,8 @@ def _model_problems(model: Any, *, lora: bool) -> Iterator[str]:
         yield "`enable_prompt_embeds`"
     if model.logits_processors:
         yield "`logits_processors`"
+    if callable(model.hf_overrides):
+        yield "`hf_overrides` that is a function"
     if model.is_encoder_decoder:
         yield "encoder-decoder models"
     if model.runner_type == "pooling" and model.convert_type not in ("embed", "none"):

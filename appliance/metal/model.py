@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import kernels, linear, recurrent
+from . import kernels, linear, overrides, recurrent
 from .device import mlx, on_cpu
 from .lora import Rows
 from .paged import LayerCache, LayerShape
@@ -124,18 +124,21 @@ class Model:
         return sum(array.nbytes for _, array in tree_flatten(self.module.parameters()))
 
 
-def load(path: Path, dtype: str) -> Model:
+def load(path: Path, dtype: str, changes: Mapping[str, Any] | None = None) -> Model:
     """Weights in `dtype` (MLX's name) where they are not quantized; on the CPU all of them, dequantized.
 
-    Raises Unsupported where mlx-lm has no such architecture, or one that paged attention cannot drive.
+    `changes` go before the checkpoint's own configuration. Raises Unsupported where mlx-lm has no such architecture or
+    setting, or one that paged attention cannot drive.
     """
-    from mlx_lm.utils import dequantize_model, load_model
+    from mlx_lm.utils import dequantize_model, load_config, load_model
 
     mx = mlx()
     try:
-        module, config = load_model(path, lazy=True)
+        module, config = load_model(path, lazy=True, model_config=overrides.merged(load_config(path), changes or {}))
     except ValueError as error:
         raise Unsupported(f"mlx-lm cannot load `{path}`: {error}") from error
+    if changes and (left_out := overrides.unknown(changes, getattr(module, "args", None))):
+        raise Unsupported(f"`hf_overrides`: mlx-lm's definition of `{config['model_type']}` has no `{left_out[0]}`")
     # Before anything is dequantized, which happens in the type of the scales.
     _cast(module, getattr(mx, dtype))
     if on_cpu():

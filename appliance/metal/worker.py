@@ -153,10 +153,10 @@ class MetalWorker(WorkerBase):
         return seats * model.state_bytes
 
     def _load(self) -> Model | Encoder:
-        path = Path(self.model_config.model)
+        path, changes = Path(self.model_config.model), self.model_config.hf_overrides
         if not is_encoder(path):
-            return load(path, self._dtype)
-        encoder = load_encoder(path, self._dtype)
+            return load(path, self._dtype, changes)
+        encoder = load_encoder(path, self._dtype, changes)
         if self.model_config.max_model_len > encoder.longest:
             raise ValueError(f"`{encoder.kind}` has {encoder.longest} positions: set `max_model_len` to at most that")
         return encoder

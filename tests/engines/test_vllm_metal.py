@@ -72,6 +72,9 @@ def test_key_is_in_the_environment_and_not_in_the_command() -> None:
         {"quantization": "awq"},
         {"trust_remote_code": True},
         {"cpu_offload_gb": 4},
+        {"spec_method": "ngram"},
+        {"lora_dtype": "float16"},
+        {"model_impl": "transformers"},
     ],
     ids=lambda engine: next(iter(engine)),
 )

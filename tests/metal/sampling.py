@@ -107,9 +107,10 @@ def reference() -> dict[str, bool]:
     logits = torch.tensor(_logits().tolist())
     prompt, output = [3, 3, 5], [7, 7, 7, 9]
 
-    def drawn(**settings: Any) -> int:
+    def drawn(end: int = 1, bad: list[list[int]] | None = None, **settings: Any) -> int:
         params = SamplingParams(temperature=0, **settings)
-        params.update_from_generation_config({}, eos_token_id=1)
+        params.update_from_generation_config({}, eos_token_id=end)
+        params._bad_words_token_ids = bad  # as vLLM's front end sets it, which has the tokenizer
         request = Request("a", [*prompt, *output], len(prompt), [], 0, sampling=params)
         tokens, _ = sampler.sample(logits.clone()[None], [request])
         return int(tokens[0])
@@ -128,6 +129,11 @@ def reference() -> dict[str, bool]:
         "bias": drawn(logit_bias={17: 50.0}) == 17,
         "ban": drawn(logit_bias={best: -100.0}) == two[1],
         "allowed": drawn(allowed_token_ids=[4, 6]) == (4 if logits[4] > logits[6] else 6),
+        "too short to end": drawn(end=best, min_tokens=len(output) + 1) == two[1],
+        "long enough to end": drawn(end=best, min_tokens=len(output)) == best,
+        "bad word": drawn(bad=[[best]]) == two[1],
+        "bad words that go on": drawn(bad=[[output[-1], best]]) == two[1],
+        "bad words that do not": drawn(bad=[[output[-1], output[0], best]]) == best,
     }
 
 

@@ -152,6 +152,17 @@ def test_log_probabilities_are_those_of_the_distribution(sdk: openai.OpenAI) -> 
         assert sum(2.718281828**each for each in best) <= 1.001
 
 
+def test_words_that_are_banned_and_ends_that_come_too_soon_are_not_said(sdk: openai.OpenAI) -> None:
+    plain = ask(sdk)
+    assert "Paris" in plain.choices[0].message.content
+    banned = ask(sdk, extra_body={"bad_words": ["Paris"]}).choices[0]
+    assert "Paris" not in banned.message.content
+    count = plain.usage.completion_tokens
+    assert plain.choices[0].finish_reason == "stop"
+    longer = ask(sdk, max_tokens=count + 4, extra_body={"min_tokens": count + 4})
+    assert (longer.usage.completion_tokens, longer.choices[0].finish_reason) == (count + 4, "length")
+
+
 def test_prompt_log_probabilities_cover_the_prompt(sdk: openai.OpenAI) -> None:
     prompt = "The quick brown fox jumps over the lazy dog. " * 3
     answer = sdk.completions.create(
