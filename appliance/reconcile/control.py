@@ -31,6 +31,7 @@ from appliance.reconcile.drift import drift, since_started
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.estimate import Estimator
 from appliance.reconcile.events import Events
+from appliance.reconcile.generations import Generations
 from appliance.reconcile.history import Entry, History, difference
 from appliance.reconcile.local_files import LocalFiles
 from appliance.reconcile.loop import Reconciler
@@ -68,7 +69,7 @@ class Control:
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._reading = asyncio.Lock()
         self._reloads = dict.fromkeys(("applied", "unchanged", "refused"), 0)
-        self._rollouts = dict.fromkeys(("ready", "degraded"), 0)
+        self._generations = Generations(self._history, configuration)
         environments = choose_environments(configuration.appliance, state)
         self._bring_up = BringUp(
             configuration.appliance,
@@ -87,14 +88,12 @@ class Control:
         self._settled: Mapping[str, Mapping[str, str]] = {}
         self._drift: list[dict[str, Any]] = []
         self._remarks: list[dict[str, Any]] = []
-        self._unrecorded: list[dict[str, Any]] = []
-        """A remark on the generation in force, where the history has no room for it."""
         self.port = Port(configuration.appliance, self.status)
         desired = self._desired(configuration.appliance, environments, first=True)
         self.reconciler = Reconciler(
             desired,
             self._bring_up,
-            generation=self._begin(desired, ()),
+            generation=self._generations.begin(desired),
             published=self.port.publish,
             tell=self.events.tell,
         )
@@ -105,8 +104,8 @@ class Control:
     def status(self) -> Mapping[str, Any]:
         now = asyncio.get_running_loop().time()
         state = status(self.reconciler, self.configuration, address=self.address, now=now)
-        remarks = [*self._unrecorded, *self._remarks]
-        more = {"drift": self._drift, "remarks": remarks, "reloads": self._reloads, "rollouts": self._rollouts}
+        remarks, rollouts = [*self._generations.remarks, *self._remarks], self._generations.results
+        more = {"drift": self._drift, "remarks": remarks, "reloads": self._reloads, "rollouts": rollouts}
         return {"started": self._started, **state, **more}
 
     def essence(self) -> Any:
@@ -150,14 +149,8 @@ class Control:
         told = False
         while True:
             generation = await self.reconciler.settled()
-            failures = self.reconciler.failures
-            result = "degraded" if failures else "ready"
-            self._rollouts[result] += 1
-            try:
-                self._history.finish(generation, result, "; ".join(failures))
-            except (OSError, ApplianceError) as error:
-                self._log.error("history not written", generation=generation, result=result, problem=str(error))
-            self.events.tell("generation", generation=generation, result=result, message="; ".join(failures))
+            result, message = self._generations.finish(generation, self.reconciler.failures)
+            self.events.tell("generation", generation=generation, result=result, message=message)
             if not told:
                 on_settled(self.status())
             told = True
@@ -205,7 +198,8 @@ class Control:
         self._local_files.follow(appliance)
         self.reconciler.budget = budget(appliance.memory)
         desired = self._desired(appliance, environments)
-        self.reconciler.desire(desired, generation=self._next_generation(desired, changes))
+        generation = self._generations.next(desired, changes, after=self.reconciler.generation)
+        self.reconciler.desire(desired, generation=generation)
         self._settling = asyncio.create_task(self._settle_adapters())
         self._log.info("reloaded", changes={change.path: change.cost.value for change in changes})
 
@@ -270,30 +264,6 @@ class Control:
             return desired
         running = [(engine.spec, engine.process.launch) for engine in self._ready() if engine.process]
         return with_room(desired, self._bring_up.adapters_of(appliance).ranks(), running)
-
-    def _next_generation(self, desired: Desired, changes: Sequence[Change]) -> int:
-        """A full disk keeps nothing from being put in force: a key that was revoked has to be gone."""
-        now = self.reconciler.generation
-        try:
-            generation = self._begin(desired, changes, after=now)
-        except (OSError, ApplianceError) as error:
-            self._log.error("history not written", generation=now + 1, problem=str(error))
-            message = f"generation {now + 1} is in force, and `rollback` will not know of it: {error}"
-            self._unrecorded = [{"name": "history", "message": message}]
-            return now + 1
-        self._unrecorded = []
-        return generation
-
-    def _begin(self, desired: Desired, changes: Sequence[Change], *, after: int = 0) -> int:
-        """Record what is being put in force; its generation."""
-        return self._history.begin(
-            self.configuration.text,
-            self.configuration.path or Path(),
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            changes={change.path: change.cost.value for change in changes},
-            revisions={name: want.spec.revision for name, want in desired.items()},
-            after=after,
-        ).generation
 
     # Looking
 
