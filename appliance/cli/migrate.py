@@ -13,7 +13,7 @@ from appliance.cli import output
 from appliance.cli.loading import engine_problems
 from appliance.config.load import interpret
 from appliance.engines import DRIVERS
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, ConfigError
 from appliance.migrate import report
 from appliance.migrate.detect import KINDS, Kind
 from appliance.migrate.draft import Model
@@ -62,6 +62,9 @@ def run(
         runner=runner,
     )
     result = migrate(request, validated)
+    if inputs and not (result.rows or result.sizes or result.upgrades):
+        names = ", ".join(f"`{each.name}`" for each in inputs)
+        raise ConfigError(f"nothing in {names} runs a model", hint="`--as KIND` says what it is, if that was not seen")
     outputs = list(result.outputs)
     if report_file is not None:
         outputs.append(Output(report_file, report.as_markdown(result), replaces=True))

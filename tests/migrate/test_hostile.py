@@ -64,6 +64,12 @@ def test_a_directory_or_a_missing_file_is_no_input(tmp_path: Path) -> None:
     assert "there is no such file" in migrated(tmp_path, "compose.yaml")
 
 
+def test_a_file_that_has_nothing_to_do_with_models_is_told_and_no_success(tmp_path: Path) -> None:
+    (tmp_path / "backup.sh").write_text("rsync -a /home /mnt\n")
+    assert "nothing in `backup.sh` runs a model" in migrated(tmp_path, "backup.sh", "--report", "report.md")
+    assert list(contents(tmp_path)) == ["backup.sh"]
+
+
 def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(COMPOSE)
     (tmp_path / "compose.yaml").chmod(0)

@@ -89,6 +89,11 @@ vllm_values: Mapping[str, st.SearchStrategy[Any]] = {
 }
 
 
+def accounted(engine: str, argv: list[str], flags: list[str]) -> None:
+    keys = [row.key for row in proved(run(shlex.join(argv), "shell")).rows]
+    assert [keys.count(f"{engine} {flag}") for flag in flags] == [1] * len(flags), (flags, keys)
+
+
 @st.composite
 def vllm_commands(draw: st.DrawFn) -> tuple[list[str], list[str]]:
     """A command line, and the names of its flags."""
@@ -114,11 +119,7 @@ def vllm_commands(draw: st.DrawFn) -> tuple[list[str], list[str]]:
 def test_any_command_line_of_vllm_gives_a_valid_file_and_a_row_for_each_flag(
     command: tuple[list[str], list[str]],
 ) -> None:
-    argv, flags = command
-    migration = proved(run(shlex.join(argv), "shell"))
-    keys = [row.key for row in migration.rows]
-    for flag in flags:
-        assert keys.count(f"vllm {flag}") == 1, flag
+    accounted("vllm", *command)
 
 
 @st.composite
@@ -143,11 +144,7 @@ def llama_commands(draw: st.DrawFn) -> tuple[list[str], list[str]]:
 def test_any_command_line_of_llama_server_gives_a_valid_file_and_a_row_for_each_flag(
     command: tuple[list[str], list[str]],
 ) -> None:
-    argv, flags = command
-    migration = proved(run(shlex.join(argv), "shell"))
-    keys = [row.key for row in migration.rows]
-    for flag in flags:
-        assert keys.count(f"llama-server {flag}") == 1, (flag, keys)
+    accounted("llama-server", *command)
 
 
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True)
