@@ -1,4 +1,4 @@
-"""Long work on a terminal: one live line per subject; elsewhere one plain line per step."""
+"""Long work on a terminal: one live line per subject, and one for all; elsewhere one plain line per step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.cli.output import note, size
@@ -59,9 +60,15 @@ def _bars() -> Iterator[Report]:
         TimeElapsedColumn(),
     )
     tasks: dict[str, rich.progress.TaskID] = {}
+    transfers = Transfers()
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
 
         def report(progress: Progress) -> None:
+            show(progress)
+            if (whole := transfers.hear(progress)) is not None:
+                show(whole)
+
+        def show(progress: Progress) -> None:
             if progress.subject not in tasks:
                 tasks[progress.subject] = bars.add_task(progress.subject, total=None, step="", amount="")
             bars.update(
@@ -73,6 +80,26 @@ def _bars() -> Iterator[Report]:
             )
 
         yield report
+
+
+class Transfers:
+    """What counts bytes, by subject, and what all of it comes to."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Progress] = {}
+
+    def hear(self, progress: Progress) -> Progress | None:
+        """All of them, where there are several. One that has gone on to another step has all its bytes."""
+        before = self._latest.get(progress.subject)
+        if progress.unit == "bytes" and progress.total:
+            self._latest[progress.subject] = progress
+        elif before is not None:
+            self._latest[progress.subject] = replace(before, done=before.total)
+        every = self._latest.values()
+        if len(every) < 2:
+            return None
+        done, total = sum(each.done or 0 for each in every), sum(each.total or 0 for each in every)
+        return Progress("in all", "", done, total, "bytes")
 
 
 def _amount(progress: Progress) -> str:

@@ -69,6 +69,13 @@ class Machine:
         self.started.append(process)
         return process
 
+    def spawn(self, *arguments: str) -> subprocess.Popen[str]:
+        """Any command, as its own process."""
+        command = [sys.executable, "-m", "appliance", *arguments]
+        process = subprocess.Popen(command, cwd=self.directory, env=self._env(), stderr=subprocess.DEVNULL, text=True)
+        self.started.append(process)
+        return process
+
     def up(self, *arguments: str) -> str:
         """The same; returns its base URL once its start has settled."""
         process = self.spawn_up(*arguments)

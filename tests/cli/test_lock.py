@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Machine
-from tests.models.checkpoint_builder import build_wheel
+from tests.models.checkpoint_builder import build_wheel, hf_files
 from tests.models.gguf_builder import tiny
+from tests.models.hub_double import hub_double
 from tests.support import wait_until
 
 WEIGHTS = tiny().encode()
@@ -55,6 +56,25 @@ def test_check_names_what_has_drifted(packaged: Machine) -> None:
     (packaged.directory / "weights" / "config.json").write_text('{"architectures": ["Another"]}')
     found = {(each["name"], each["kind"]) for each in json.loads(packaged.run("lock", "--check", "--json").stdout)}
     assert found == {("new", "declared"), ("tiny", "files")}
+
+
+def test_check_asks_whether_a_branch_has_moved_where_it_comes_from(machine: Machine, tmp_path: Path) -> None:
+    with hub_double() as hub:
+        commit = hub.add("org/name", hf_files())
+        machine.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf-home")}
+        machine.write(models="  m: {source: 'hf:org/name', backend: vllm, engine: {seed: 1}}")
+        assert machine.run("lock").returncode == 0
+        assert locked(machine)["m"]["revision"] == commit
+        assert machine.run("lock", "--check", "--remote").returncode == 0
+        moved = hub.add("org/name", hf_files(vocab_size=9))
+        assert machine.run("lock", "--check").returncode == 0
+        result = machine.run("lock", "--check", "--remote", "--json")
+    assert result.returncode == 1
+    (found,) = json.loads(result.stdout)
+    assert (found["name"], found["kind"]) == ("m", "revision")
+    assert moved in found["message"]
+    machine.write(models="  m: {source: 'hf:org/name', backend: vllm, engine: {seed: 2}}")
+    assert "differ from the lock in seed" in machine.run("lock", "--check").stdout
 
 
 def test_check_reads_what_somebody_has_written_to(packaged: Machine) -> None:

@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cli.conftest import Machine
-from tests.models.checkpoint_builder import build_wheel, safetensors
+from tests.models.checkpoint_builder import build_wheel, hf_files, safetensors
 from tests.models.gguf_builder import tiny
+from tests.models.hub_double import hub_double
+from tests.support import wait_until
 
 WEIGHTS = tiny().encode()
 
@@ -134,6 +138,30 @@ def on_a_terminal(machine: Machine, *arguments: str) -> str:
         return os.read(ours, 1 << 16).decode()
     finally:
         os.close(ours)
+
+
+def test_pull_that_is_interrupted_leaves_nothing_running_and_goes_on_later(machine: Machine, tmp_path: Path) -> None:
+    weights = safetensors(1_000_000)
+    with hub_double() as hub:
+        hub.add("org/name", {**hf_files(), "model.safetensors": weights})
+        hub.stall.set()
+        machine.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf-home")}
+        machine.write(models="  m: {source: 'hf:org/name'}")
+        pull = machine.spawn("pull")
+        partial = machine.home / "models" / "partial"
+        wait_until(
+            lambda: any(each.stat().st_size > 100_000 for each in partial.rglob("*.part")), what="a part has arrived"
+        )
+        children = psutil.Process(pull.pid).children(recursive=True)
+        assert children
+        pull.send_signal(signal.SIGINT)
+        assert pull.wait(30) == 130
+        assert not psutil.wait_procs(children, timeout=10)[1]
+        hub.stall.clear()
+        assert machine.run("pull").returncode == 0
+        assert [each for each in hub.ranges() if not each.startswith("bytes=0-")]
+    (found,) = (machine.home / "models" / "checkpoints").rglob("model.safetensors")
+    assert found.read_bytes() == weights
 
 
 def test_pull_brings_adapters_too_and_those_of_one_model_alone(stocked: Machine) -> None:

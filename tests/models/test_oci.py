@@ -213,6 +213,26 @@ def test_killed_pull_is_resumed_by_the_next(
     assert int(start) > 900_000
 
 
+def test_layers_come_side_by_side(
+    registry: Program, wire: Wire, store: Store, tmp_path: Path, oci_environ: dict[str, str]
+) -> None:
+    weights = [Layer(big(seed), f"{DOCKER}safetensors") for seed in (21, 22)]
+    rest = Layer(tar_of({"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}"}), f"{DOCKER}dir.tar")
+    registry.push("ai/parallel", [*weights, rest])
+    source = source_of(wire.host, "ai/parallel")
+    wire.stall_after = 1_000_000
+    argv = [sys.executable, str(PULLER), str(tmp_path / "models"), source.text]
+    with subprocess.Popen(argv, env=oci_environ, stdout=subprocess.DEVNULL) as puller:
+        arriving = tmp_path / "models" / "arriving"
+        wait_until(
+            lambda: sum(each.stat().st_size > 900_000 for each in arriving.glob("*")) == len(weights),
+            what="a part of each has arrived while none is whole",
+        )
+        wire.stall_after = None
+        assert puller.wait(60) == 0
+    assert store.find(source) is not None
+
+
 def test_two_pulls_at_once_share_the_layers(
     registry: Program, wire: Wire, tmp_path: Path, oci_environ: dict[str, str]
 ) -> None:
