@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from appliance.engines.driver import Format
+from appliance.errors import UnsupportedModel
 from appliance.file_lock import held
 from appliance.models.checkpoint import Checkpoint
 from appliance.models.convert import VERSION
@@ -116,6 +118,32 @@ class Conversions:
 
     def _lock(self, name: str) -> Path:
         return self._root / "locks" / f"{name}.lock"
+
+
+def target_of(checkpoint: Checkpoint, wanted: Format) -> Literal["hf", "mlx"] | None:
+    """What a checkpoint has to be converted to for engines of this format; None where they load it as it is.
+
+    Raises UnsupportedModel where no conversion would help.
+    """
+    if checkpoint.kind == "lora":
+        raise UnsupportedModel(
+            f"`{checkpoint.path}` is a LoRA adapter, not a model", hint="declare it under `adapters` of its model"
+        )
+    if wanted == "any" or checkpoint.kind == wanted or (wanted, checkpoint.kind) == ("mlx", "hf"):
+        return None
+    if checkpoint.kind == "mlx":
+        raise UnsupportedModel(
+            f"`{checkpoint.path}` is quantized for MLX, which this backend cannot load",
+            hint="use a Hugging Face or GGUF checkpoint, or the backend `vllm-metal`",
+        )
+    return wanted
+
+
+def required(python: Path | None, file: Path) -> Path:
+    """The interpreter that converts. Raises UnsupportedModel where there is none."""
+    if python is None:
+        raise UnsupportedModel(f"`{file}` is a GGUF file, and there is no engine environment to convert it in")
+    return python
 
 
 def _template(checkpoint: Checkpoint) -> tuple[str, ...]:

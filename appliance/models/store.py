@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from appliance.engines.driver import Format
-from appliance.errors import Conflict, SourceError, TransferFailed, UnsupportedModel
+from appliance.errors import Conflict, SourceError, TransferFailed
 from appliance.file_lock import held, shared, unused
 from appliance.models.adapter import adapter_file, heads_of
 from appliance.models.blobs import deposit
 from appliance.models.checkpoint import Checkpoint, identify
-from appliance.models.conversion import Conversions
+from appliance.models.conversion import Conversions, required, target_of
 from appliance.models.digest_cache import DigestCache
 from appliance.models.disk import size_of, sync_directory, sync_tree, writing
 from appliance.models.local import examine
@@ -116,28 +116,13 @@ class Store:
 
         `bits` is what a GGUF is quantized to for MLX; None keeps as close to the file as MLX can.
         """
-        if (
-            (wanted == "any" and checkpoint.kind != "lora")
-            or checkpoint.kind == wanted
-            or (wanted, checkpoint.kind) == ("mlx", "hf")
-        ):
+        target = target_of(checkpoint, wanted)
+        if target is None:
             return checkpoint.path
-        if checkpoint.kind == "lora" or wanted == "any":
-            raise UnsupportedModel(
-                f"`{checkpoint.path}` is a LoRA adapter, not a model", hint="declare it under `adapters` of its model"
-            )
-        if wanted == "hf" and checkpoint.kind == "mlx":
-            raise UnsupportedModel(
-                f"`{checkpoint.path}` is quantized for MLX, which this backend cannot load",
-                hint="use a Hugging Face or GGUF checkpoint, or the backend `vllm-metal`",
-            )
-        if python is None:
-            raise UnsupportedModel(
-                f"`{checkpoint.path}` is a GGUF file, and there is no engine environment to convert it in"
-            )
+        python = required(python, checkpoint.path)
         with writing(self.root):
             self.prepare_directories()
-            return await self.conversions.convert(checkpoint, wanted, python, report, subject=subject, bits=bits)
+            return await self.conversions.convert(checkpoint, target, python, report, subject=subject, bits=bits)
 
     async def prepare_adapter(
         self, checkpoint: Checkpoint, base: Path, python: Path | None, report: Report, *, subject: str
@@ -146,8 +131,7 @@ class Store:
         file = adapter_file(checkpoint, self.checkpoints)
         if file is None:
             return checkpoint.path
-        if python is None:
-            raise UnsupportedModel(f"`{file}` is a GGUF file, and there is no engine environment to convert it in")
+        python = required(python, file)
         with writing(self.root):
             self.prepare_directories()
             return await self.conversions.convert(
