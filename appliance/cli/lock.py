@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,16 +19,19 @@ from appliance.models.sources import Source, parse_source
 from appliance.models.store import Store
 from appliance.progress import Report
 from appliance.reconcile.control import choose_environments
-from appliance.reconcile.drift import declared
+from appliance.reconcile.drift import declared, moved
 from appliance.state import StateDirectory
 
 
-def write(file: Path | None) -> None:
-    """Resolve every source, fetching what is not here, and write the lock beside the file."""
+def write(file: Path | None, *, update: bool) -> None:
+    """Resolve every source, fetching what is not here, and write the lock beside the file.
+
+    With `update` branches and tags are followed to where they stand now.
+    """
     loaded = read(file)
     path = _path(loaded)
     with shown() as report:
-        entries = asyncio.run(_entries(loaded, report, fetch=True))
+        entries = asyncio.run(_entries(loaded, report, fetch=True, update=update))
     Lock({name: entry for name, entry in entries.items() if entry}, identities(loaded)).write(path)
     for name, entry in sorted(entries.items()):
         if entry:
@@ -74,20 +76,19 @@ def identities(loaded: Loaded) -> dict[str, str]:
     return {backend: spec.identity for backend, spec in choose_environments(loaded.appliance, state).items()}
 
 
-def _sources(loaded: Loaded) -> Iterator[tuple[str, Source, Entry]]:
+async def _entries(loaded: Loaded, report: Report, *, fetch: bool, update: bool = False) -> dict[str, Entry | None]:
+    store, base, found = store_of(loaded), base_of(loaded), {}
     for name, entry in declared(loaded.appliance).items():
-        yield name, parse_source(entry.source, base=base_of(loaded)), entry
+        source, subject = parse_source(entry.source, base=base), f"model {name}"
+        if update:
+            await store.update(source, report, subject=subject)
+        found[name] = await _entry(source, entry, store, report, subject=subject, fetch=fetch)
+    return found
 
 
-async def _entries(loaded: Loaded, report: Report, *, fetch: bool) -> dict[str, Entry | None]:
-    store = store_of(loaded)
-    return {
-        name: await _entry(name, source, entry, store, report, fetch=fetch) for name, source, entry in _sources(loaded)
-    }
-
-
-async def _entry(name: str, source: Source, entry: Entry, store: Store, report: Report, *, fetch: bool) -> Entry | None:
-    subject = f"model {name}"
+async def _entry(
+    source: Source, entry: Entry, store: Store, report: Report, *, subject: str, fetch: bool
+) -> Entry | None:
     checkpoint = await store.pull(source, report, subject=subject) if fetch else store.find(source)
     if checkpoint is None:
         return None
@@ -97,10 +98,9 @@ async def _entry(name: str, source: Source, entry: Entry, store: Store, report: 
 
 
 async def _moved(loaded: Loaded, lock: Lock, report: Report) -> list[Difference]:
-    store, found = store_of(loaded), []
-    for name, source, _ in _sources(loaded):
-        revision = await store.revision(source, report, subject=f"model {name}")
-        locked = lock.models.get(name)
-        if revision and locked and revision != locked.revision:
-            found.append(Difference(name, "revision", f"has moved to `{revision}` where it comes from"))
-    return found
+    store, base, revisions = store_of(loaded), base_of(loaded), {}
+    for name, entry in declared(loaded.appliance).items():
+        source = parse_source(entry.source, base=base)
+        if revision := await store.revision(source, report, subject=f"model {name}"):
+            revisions[name] = revision
+    return [*moved(lock, revisions)]

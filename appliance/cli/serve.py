@@ -92,6 +92,7 @@ class Appliance:
                 control.reconciler.run,
                 partial(control.record, on_settled),
                 control.watch_drift,
+                control.watch_revisions,
                 self._activity.run,
             ]
             if watch and control.configuration.path:

@@ -25,6 +25,9 @@ def lock(
     remote: Annotated[
         bool, typer.Option("--remote", help="With --check: ask whether sources have moved where they come from.")
     ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Take in what branches and tags stand for now, where they have moved.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write model-runner.lock: every source's revision, every file's SHA-256, the engine's arguments and environment.
@@ -35,8 +38,10 @@ def lock(
 
     if remote and not check:
         raise typer.BadParameter("only with --check", param_hint="--remote")
+    if update and check:
+        raise typer.BadParameter("not with --check", param_hint="--update")
     if not check:
-        commands.write(file)
+        commands.write(file, update=update)
     elif not commands.check(file, remote=remote, as_json=json):
         raise typer.Exit(1)
 

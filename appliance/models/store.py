@@ -170,6 +170,22 @@ class Store:
                     source, report, subject=subject, environ=self._environ, token=self._token, keep=keep
                 )
 
+    async def update(self, source: Source, report: Report, *, subject: str) -> Checkpoint:
+        """The checkpoint that the source's name stands for now. Another one takes the old one's place once it is whole;
+        engines keep what they have loaded."""
+        known = self.record(source)
+        revision = await self.revision(source, report, subject=subject) if known else None
+        if isinstance(source, LocalSource) or revision is None or known is None or known.revision == revision:
+            return await self.pull(source, report, subject=subject)
+        exact = at_revision(source, revision)
+        await self.pull(exact, report, subject=subject)
+        async with held(self.lock(key_of(source))), held(self.lock("publish")):
+            if record := self.record(exact):
+                replace(record, source=source.text).write(self._record(source))
+                self._record(exact).unlink()
+            self.sweep()
+        return await self.pull(source, report, subject=subject)
+
     async def verify(self, source: Source, report: Report, *, subject: str) -> tuple[str, ...]:
         """The names of the files that are not what they were, by their SHA-256; missing ones are among them."""
         record = self.record(source)
@@ -233,12 +249,15 @@ class Store:
         return sum(each.directory == record.directory and each.source != source.text for each in self.records())
 
     def sweep(self) -> None:
-        """Delete checkpoints that no record names, this removal's and those of one that was killed, and their blobs."""
+        """Delete checkpoints that no record names and no engine has loaded, and their blobs: this removal's, those of
+        one that was killed, and those that an update replaced."""
         records = list(self.records())
         directories = {record.directory for record in records}
         for directory in self.checkpoints.iterdir():
             if directory.name not in directories:
-                shutil.rmtree(directory, ignore_errors=True)
+                with unused(self.use_lock(directory.name)) as free:
+                    if free:
+                        shutil.rmtree(directory, ignore_errors=True)
         kept = {file.sha256 for record in records for file in record.files.values()}
         for blob in (self.root / "blobs").iterdir():
             if blob.name not in kept:

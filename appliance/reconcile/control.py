@@ -17,27 +17,23 @@ from appliance.config import models
 from appliance.config.load import Loaded
 from appliance.environments.provision import Environments, EnvironmentSpec
 from appliance.errors import ApplianceError, ConfigError, SourceError, Stale
-from appliance.models.digests import digests
-from appliance.models.lockfile import Lock, lock_path
-from appliance.models.store import Store
+from appliance.models.lockfile import Lock
 from appliance.plan.changes import Change
 from appliance.plan.desired import Desired
-from appliance.progress import Report, silent
+from appliance.progress import Report
 from appliance.reconcile.adapters import with_room
 from appliance.reconcile.adoption import take_over
 from appliance.reconcile.bring_up import BringUp
 from appliance.reconcile.configuration import Configuration, Outcome
-from appliance.reconcile.drift import drift, since_started
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.estimate import Estimator
 from appliance.reconcile.events import Events
 from appliance.reconcile.generations import Generations
 from appliance.reconcile.history import Entry, History, difference
-from appliance.reconcile.local_files import LocalFiles
+from appliance.reconcile.lookout import Lookout
 from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.port import Port
 from appliance.reconcile.preview import preview
-from appliance.reconcile.remarks import remarks
 from appliance.reconcile.resolve import backend_of, resolve
 from appliance.reconcile.rollback import write_back
 from appliance.reconcile.status import essence, status
@@ -46,6 +42,8 @@ from appliance.state import StateDirectory
 
 DRIFT_EVERY = 5.0
 """Seconds between two looks at files' times and sizes."""
+REVISIONS_EVERY = 6 * 3600.0
+"""Seconds between two questions to the hosts that models come from."""
 
 
 class Control:
@@ -80,14 +78,16 @@ class Control:
             base=configuration.base,
             lock=lock,
         )
-        self._lock = lock
-        self._local_files = LocalFiles(configuration.base, lock)
-        self._local_files.follow(configuration.appliance)
+        self._lookout = Lookout(
+            configuration,
+            state,
+            lock,
+            engines=self._ready,
+            environments=lambda appliance: choose_environments(appliance, state),
+        )
         self._settling: asyncio.Task[None] | None = None
         self._one_settles = asyncio.Lock()
         self._settled: Mapping[str, Mapping[str, str]] = {}
-        self._drift: list[dict[str, Any]] = []
-        self._remarks: list[dict[str, Any]] = []
         self.port = Port(configuration.appliance, self.status)
         desired = self._desired(configuration.appliance, environments, first=True)
         self.reconciler = Reconciler(
@@ -104,9 +104,10 @@ class Control:
     def status(self) -> Mapping[str, Any]:
         now = asyncio.get_running_loop().time()
         state = status(self.reconciler, self.configuration, address=self.address, now=now)
-        remarks, rollouts = [*self._generations.remarks, *self._remarks], self._generations.results
-        more = {"drift": self._drift, "remarks": remarks, "reloads": self._reloads, "rollouts": rollouts}
-        return {"started": self._started, **state, **more}
+        remarks = [*self._generations.remarks, *self._lookout.remarks]
+        seen = {"drift": self._lookout.drift, "remarks": remarks}
+        counts = {"reloads": self._reloads, "rollouts": self._generations.results}
+        return {"started": self._started, **state, **seen, **counts}
 
     def essence(self) -> Any:
         return essence(self.status())
@@ -122,27 +123,28 @@ class Control:
             await self.reload()
 
     async def watch_drift(self) -> None:
-        """Look again and again whether files, the lock and what runs still agree."""
+        """Look again and again whether files, the lock and what runs still agree, and roll out what has changed."""
         before: Mapping[str, Mapping[str, str]] = {}
         while True:
             try:
-                await self._look_at_local_files(self.configuration.appliance)
-                self._drift = await asyncio.to_thread(self._look_for_drift, self.configuration.appliance)
-                self._remarks = await asyncio.to_thread(self._look_for_remarks, self.configuration.appliance)
+                appliance = self.configuration.appliance
+                changed = await self._lookout.changed(appliance)
+                if changed and appliance is self.configuration.appliance:
+                    self._log.info("local files have changed", models=[*changed])
+                    self.events.tell("files", message=f"local files have changed: {', '.join(changed)}")
+                    await self._desire_again()
+                await self._lookout.look(appliance)
                 before = await self._look_at_adapters(before)
             except (OSError, SourceError) as error:  # gone while it was looked at: the next look sees what is left
                 self._log.warning("files could not be looked at", problem=str(error))
             await asyncio.sleep(DRIFT_EVERY)
 
-    def _look_for_drift(self, appliance: models.Appliance) -> list[dict[str, Any]]:
-        environments = {name: spec.identity for name, spec in choose_environments(appliance, self._state).items()}
-        serving = [engine for engine in list(self.reconciler.engines.values()) if engine.takes_requests]
-        stale = [] if self._lock else since_started(serving, self._local_files.flaws)
-        store, base = Store(self._state.models), self.configuration.base
-        return [*stale, *drift(appliance, self.configuration.path, base, store, environments)]
-
-    def _look_for_remarks(self, appliance: models.Appliance) -> list[dict[str, Any]]:
-        return remarks(appliance, self.configuration.base, Store(self._state.models))
+    async def watch_revisions(self) -> None:
+        """Ask now and then, when nothing is on its way up or down, where models come from."""
+        while True:
+            await self.reconciler.settled()
+            await self._lookout.ask(self.configuration.appliance)
+            await asyncio.sleep(REVISIONS_EVERY)
 
     async def record(self, on_settled: Callable[[Mapping[str, Any]], None]) -> None:
         """Write into the history what came of each generation, and tell the first time."""
@@ -195,7 +197,7 @@ class Control:
         environments = choose_environments(appliance, self._state)
         self._bring_up.configure(appliance, environments)
         self.port.configure(appliance)
-        self._local_files.follow(appliance)
+        self._lookout.local_files.follow(appliance)
         self.reconciler.budget = budget(appliance.memory)
         desired = self._desired(appliance, environments)
         generation = self._generations.next(desired, changes, after=self.reconciler.generation)
@@ -212,22 +214,6 @@ class Control:
                     await self._bring_up.adapters.settle(engine, engine.process, self.port.publish)
                     self.port.publish()
         await self._desire_again()
-
-    async def _look_at_local_files(self, appliance: models.Appliance) -> None:
-        """Roll out what has changed of local checkpoints; where there is a lock, read them, to be compared with it."""
-        changed = await asyncio.to_thread(self._local_files.look, appliance)
-        if self._lock is not None or (self.configuration.path and lock_path(self.configuration.path).exists()):
-            await self._read_local_files(appliance)
-        if changed and self._lock is None and appliance is self.configuration.appliance:
-            self._log.info("local files have changed", models=[*changed])
-            self.events.tell("files", message=f"local files have changed: {', '.join(changed)}")
-            await self._desire_again()
-
-    async def _read_local_files(self, appliance: models.Appliance) -> None:
-        store = Store(self._state.models)
-        for name, source in self._local_files.sources(appliance).items():
-            if (checkpoint := await asyncio.to_thread(store.find, source)) is not None:
-                await digests(store, source, checkpoint, silent, subject=name)
 
     async def _look_at_adapters(self, before: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
         """Load local adapters again that somebody has written to, once two looks in a row have seen the same."""
@@ -251,14 +237,14 @@ class Control:
             self.reconciler.desire(desired, generation=self.reconciler.generation)
 
     def _ready(self) -> list[Engine]:
-        return [engine for engine in self.reconciler.engines.values() if engine.takes_requests and engine.process]
+        return [engine for engine in list(self.reconciler.engines.values()) if engine.takes_requests and engine.process]
 
     def _desired(
         self, appliance: models.Appliance, environments: Mapping[str, EnvironmentSpec], *, first: bool = False
     ) -> Desired:
         """`first`: nothing can run yet."""
         identities = {backend: spec.identity for backend, spec in environments.items()}
-        contents = self._local_files.contents(appliance)
+        contents = self._lookout.local_files.contents(appliance)
         desired = resolve(appliance, environments=identities, base=self.configuration.base, contents=contents)
         if first:
             return desired
@@ -283,7 +269,7 @@ class Control:
             estimates = {want.spec: estimator.memory(want.spec) for want in desired.values()}
             before, after = self.configuration.appliance, loaded.appliance
             plan = preview(before, after, desired, observed, estimates, estimator.what_fits, now=now)
-            return {**plan, "drift": self._look_for_drift(after), "remarks": self._look_for_remarks(after)}
+            return {**plan, "drift": self._lookout.differences(after), "remarks": self._lookout.remarks_on(after)}
 
         return {"problem": None, "tag": tag} | await asyncio.to_thread(look)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from appliance.config.models import Appliance
@@ -26,10 +27,15 @@ def declared(appliance: Appliance) -> dict[str, Entry]:
 
 
 def drift(
-    appliance: Appliance, file: Path | None, base: Path, store: Store, environments: Mapping[str, str]
+    appliance: Appliance,
+    file: Path | None,
+    base: Path,
+    store: Store,
+    environments: Mapping[str, str],
+    revisions: Mapping[str, str] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Each difference from the lock as plain data. Of local files those are compared that somebody has read as they are
-    now."""
+    now; `revisions` are those that names were last seen to stand for where they come from."""
     found: list[Difference] = []
     try:
         lock = Lock.read(lock_path(file)) if file else None
@@ -38,8 +44,18 @@ def drift(
     if lock is not None:
         now = {name: _now(name, entry, lock, base, store) for name, entry in declared(appliance).items()}
         found += differences(lock, now, environments)
+        found += moved(lock, {name: each for name, each in revisions.items() if name in now})
         found += _touched(appliance, base, store)
     return [asdict(each) for each in found]
+
+
+def moved(lock: Lock, revisions: Mapping[str, str]) -> Iterator[Difference]:
+    """What names stand for where they come from, against what is locked."""
+    for name, revision in sorted(revisions.items()):
+        locked = lock.models.get(name)
+        if locked is not None and locked.revision and locked.revision != revision:
+            message = f"has moved to `{revision}` where it comes from; `appliance lock --update` takes it in"
+            yield Difference(name, "revision", message)
 
 
 def _now(name: str, entry: Entry, lock: Lock, base: Path, store: Store) -> Entry | None:

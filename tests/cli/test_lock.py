@@ -69,12 +69,33 @@ def test_check_asks_whether_a_branch_has_moved_where_it_comes_from(machine: Mach
         moved = hub.add("org/name", hf_files(vocab_size=9))
         assert machine.run("lock", "--check").returncode == 0
         result = machine.run("lock", "--check", "--remote", "--json")
+        assert machine.run("lock", "--update").returncode == 0
+        assert locked(machine)["m"]["revision"] == moved
+        assert machine.run("lock", "--check", "--remote").returncode == 0
     assert result.returncode == 1
     (found,) = json.loads(result.stdout)
     assert (found["name"], found["kind"]) == ("m", "revision")
     assert moved in found["message"]
     machine.write(models="  m: {source: 'hf:org/name', backend: vllm, engine: {seed: 2}}")
     assert "differ from the lock in seed" in machine.run("lock", "--check").stdout
+
+
+def test_status_tells_of_a_branch_that_has_moved_and_a_new_lock_is_rolled_out(machine: Machine, tmp_path: Path) -> None:
+    with hub_double() as hub:
+        hub.add("org/name", hf_files())
+        machine.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf-home")}
+        machine.write(models="  m: {source: 'hf:org/name'}")
+        assert machine.run("lock").returncode == 0
+        moved = hub.add("org/name", hf_files(vocab_size=9))
+        machine.up("--locked")
+        (old,) = machine.engine_pids()
+        wait_until(lambda: any(moved in each["message"] for each in machine.status()["drift"]), what="it is told")
+        assert machine.run("lock", "--update").returncode == 0
+        assert machine.engine_pids() == [old]
+        assert machine.run("restart").returncode == 0
+        wait_until(lambda: machine.engine_pids() and old not in machine.engine_pids(), what="the new bytes are served")
+        (launched,) = machine.status()["models"]
+        assert launched["ready"]
 
 
 def test_check_reads_what_somebody_has_written_to(packaged: Machine) -> None:

@@ -88,6 +88,37 @@ def test_what_is_fetched_again_is_the_commit_that_was_fetched_before(hub: Hub, s
     assert again.revision == record.revision
 
 
+def updated(store: Store) -> Checkpoint:
+    return asyncio.run(store.update(SOURCE, silent, subject="model m"))
+
+
+def test_update_follows_a_branch_and_leaves_what_an_engine_has_loaded(hub: Hub, store: Store) -> None:
+    hub.add("org/name", hf_files())
+    old = updated(store)  # nothing is here yet: the same as a pull
+    assert updated(store) == old
+    commit = hub.add("org/name", hf_files(vocab_size=9))
+    with store.use(old.path):
+        new = updated(store)
+        assert (old.path / "config.json").exists()
+    record = store.record(SOURCE)
+    assert record is not None
+    assert record.revision == commit
+    assert b"vocab_size" in (new.path / "config.json").read_bytes()
+    assert [each.source for each in store.list()] == [SOURCE.text]
+    store.sweep()
+    assert not old.path.exists()
+
+
+def test_update_that_fails_leaves_what_was_there(hub: Hub, store: Store) -> None:
+    hub.add("org/name", hf_files())
+    old = updated(store)
+    hub.add("org/name", large_files())
+    hub.corrupt = True
+    with pytest.raises(TransferFailed):
+        updated(store)
+    assert store.find(SOURCE) == old
+
+
 def test_two_names_of_one_commit_share_its_files(hub: Hub, store: Store) -> None:
     commit = hub.add("org/name", hf_files())
     by_branch, by_commit = pull(store), pull(store, HubSource("org/name", commit))
