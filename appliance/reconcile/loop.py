@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, assert_never
@@ -15,21 +14,21 @@ from appliance.errors import ApplianceError, EngineCrashed, FilesChanged, Insuff
 from appliance.plan.actions import Action, Admit, Drain, Forget, Refuse, Start, Stop
 from appliance.plan.desired import Desired, DesiredModel, EngineSpec
 from appliance.plan.observed import EngineState, Observed
-from appliance.plan.planner import LONGEST_RETRY, backoff, next_look, plan
+from appliance.plan.planner import LONGEST_RETRY, next_look, plan
 from appliance.process.engine_process import EngineProcess
 from appliance.process.identity import HIDDEN
 from appliance.process.memory import resident
 from appliance.reconcile.bring_up import BringUp
+from appliance.reconcile.crashes import Crashes
 from appliance.reconcile.engine import Engine
 from appliance.reconcile.liveness import hangs
+from appliance.reconcile.outlook import hopeless
 
 STOP_TIMEOUT = 10.0
 """Seconds from SIGTERM to SIGKILL. vLLM with nothing in flight is gone in half a second."""
 KILLED_STARTS = 5
 """Starts in a row that somebody may end with a kill before it counts as a start-up failure. A person, or a kernel short
 of memory once, deserves another try; a model that never fits would be loaded over and over."""
-CALM = 300.0
-"""Seconds of readiness after which earlier crashes no longer count towards the backoff."""
 
 
 class Tell(Protocol):
@@ -59,8 +58,7 @@ class Reconciler:
         self._wanted: set[str] = set()
         self.budget: int | None = None
         """Bytes that all engines together may take."""
-        self._crashes: dict[EngineSpec, int] = {}
-        self._dice = random.SystemRandom()
+        self._crashes = Crashes()
         self._last_good: dict[str, EngineSpec] = {}
         self._ids = itertools.count(1)
         self._wake = asyncio.Event()
@@ -185,29 +183,12 @@ class Reconciler:
         return any(engine.state not in settled for engine in self.engines.values())
 
     def _refuse_hopeless(self, model: str, deadline: float) -> None:
-        mine = [engine for engine in self.engines.values() if engine.spec.model == model]
-        failed = [engine for engine in mine if engine.state is EngineState.FAILED]
         if self._stopping:
             raise NotReady("the appliance is stopping", retry_after=30.0)
-        if model not in self.desired:
-            raise NotReady(f"model `{model}` is not served any more")
-        if failed and not self._coming(model, mine, deadline):
-            retry_at = failed[-1].retry_at
-            wait = None if retry_at is None else max(1.0, retry_at - self._now())
-            raise NotReady(f"model `{model}` failed: {failed[-1].message}", retry_after=wait)
-
-    def _coming(self, model: str, mine: list[Engine], deadline: float) -> bool:
-        """Whether this model can be served before the deadline, as things are.
-
-        (1) An engine of it is on its way up, or on its way out and making room. (2) The next pass will start one.
-        (3) A crash will be tried again in time.
-        """
-        if any(engine.observe().alive for engine in mine):  # (1)
-            return True
-        steps = plan(self.desired, self.snapshot(), now=self._now())
-        if any(isinstance(step, Start) and step.spec.model == model for step in steps):  # (2)
-            return True
-        return any(engine.retry_at is not None and engine.retry_at < deadline for engine in mine)  # (3)
+        mine = [engine for engine in self.engines.values() if engine.spec.model == model]
+        now = self._now()
+        if (why := hopeless(model, mine, self.desired, self.snapshot(), now=now, deadline=deadline)) is not None:
+            raise why
 
     # Observing
 
@@ -233,15 +214,11 @@ class Reconciler:
         """Any exit of a ready engine that was not asked for is a crash, whatever its code."""
         if engine.process is None or not engine.process.exited.done() or engine.state is not EngineState.READY:
             return
-        if now - engine.since > CALM:
-            self._crashes.pop(engine.spec, None)
         error = EngineCrashed(engine.hung or f"engine exited unasked: {engine.process.exited.result()}")
-        self._crashed(engine, error, now, tries=None)
+        self._crashed(engine, error, now, wait=self._crashes.wait(engine.spec, calm=now - engine.since))
 
-    def _crashed(self, engine: Engine, error: EngineCrashed, now: float, *, tries: int | None) -> None:
-        """Try again after a backoff, at most `tries` times in a row."""
-        crashes = self._crashes[engine.spec] = self._crashes.get(engine.spec, 0) + 1
-        wait = None if tries is not None and crashes > tries else backoff(crashes, chance=self._dice.random())
+    def _crashed(self, engine: Engine, error: EngineCrashed, now: float, *, wait: float | None) -> None:
+        """Try again after so many seconds, or not at all."""
         engine.fail(error, now=now, retry_at=None if wait is None else now + wait)
         if wait is not None:
             self.restarts[engine.spec.model] = self.restarts.get(engine.spec.model, 0) + 1
@@ -296,7 +273,7 @@ class Reconciler:
             self._tell_state(engine)
             self._log.warning("engine not started", model=model, message=error.message)
         except EngineCrashed as error:
-            self._crashed(engine, error, self._now(), tries=KILLED_STARTS)
+            self._crashed(engine, error, self._now(), wait=self._crashes.wait(engine.spec, tries=KILLED_STARTS))
         except ApplianceError as error:
             engine.fail(error, now=self._now())
             self._tell_state(engine)
