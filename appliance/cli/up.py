@@ -57,13 +57,14 @@ def up(file: Path | None, overrides: Mapping[str, Any], *, watch: bool, locked: 
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - what we were started with
 
 
-def up_detached(arguments: Sequence[str]) -> None:
-    """`start_detached`, told to a person."""
+def up_detached(arguments: Sequence[str]) -> bool:
+    """`start_detached`, told to a person; whether every model is ready."""
     with shown() as report:
         pid, status = start_detached(arguments, report)
     _say_how_it_went(status)
     log = StateDirectory.locate(os.environ).logs / LOG
     output.note(f"pid {pid}; `appliance status` shows it, `appliance down` stops it, its log is {log}")
+    return bool(status["ready"])
 
 
 def start_detached(arguments: Sequence[str], report: Report) -> tuple[int, dict[str, Any]]:

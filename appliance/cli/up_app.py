@@ -25,7 +25,8 @@ def up(
 ) -> None:
     """Make it so: provision the engine, fetch the weights, start the models, serve them.
 
-    Stays in the foreground and stops everything on Ctrl-C. With -d it goes on in the background.
+    Stays in the foreground and stops everything on Ctrl-C. With -d it goes on in the background, and exits 1 if a model
+    is not ready: the appliance runs on, and `status` says why.
     """
     from appliance.cli import up as commands
 
@@ -45,7 +46,8 @@ def up(
     arguments += [] if watch else ["--no-watch"]
     arguments += ["--locked"] if locked else []
     arguments += [] if metrics is None else ["--metrics" if metrics else "--no-metrics"]
-    commands.up_detached(arguments)
+    if not commands.up_detached(arguments):
+        raise typer.Exit(1)
 
 
 def down() -> None:

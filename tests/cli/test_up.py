@@ -74,6 +74,15 @@ def test_up_in_the_background_returns_when_the_model_is_ready(machine: Machine) 
     assert machine.run("up", "-d").returncode == 1
 
 
+def test_a_start_in_the_background_that_fails_says_so_to_a_script_and_the_appliance_runs_on(machine: Machine) -> None:
+    machine.write("--exit-at-start", "--say", "RuntimeError: no such kernel")
+    result = machine.run("up", "-d")
+    assert result.returncode == 1
+    assert "no such kernel" in result.stderr
+    assert machine.status()["ready"] is False
+    assert machine.run("down").returncode == 0
+
+
 def test_an_engine_that_dies_at_start_is_reported_and_not_started_again(machine: Machine) -> None:
     machine.write("--exit-at-start", "--exit-code", "3", "--say", "RuntimeError: no such kernel")
     machine.up()
