@@ -42,8 +42,10 @@ class Adapters:
     def add(self, request: Any) -> bool:
         if request.lora_int_id in self._adapters:
             return False
-        adapter = Adapter(request.lora_path, read(Path(request.lora_path)))
-        unknown = sorted(set(adapter.weights) - {name for name, _ in self._module.named_modules()})
+        known = {name for name, _ in self._module.named_modules()}
+        weights = {_own(name, known): pair for name, pair in read(Path(request.lora_path)).items()}
+        adapter = Adapter(request.lora_path, weights)
+        unknown = sorted(set(adapter.weights) - known)
         if unknown:
             raise ValueError(f"LoRA adapter `{request.lora_name}`: the model has no module `{unknown[0]}`")
         self._apply(request.lora_int_id, adapter)
@@ -111,6 +113,12 @@ def read(directory: Path) -> dict[str, tuple[Any, Any]]:
             raise ValueError(f"LoRA adapter `{directory}`: `{name}` is not supported")
         weights.setdefault(module, {})[part] = value
     return {module: (parts["A"].T, parts["B"].T * scale) for module, parts in weights.items()}
+
+
+def _own(name: str, known: set[str]) -> str:
+    """mlx-lm's name for a module of transformers': models that see images have their language model under another."""
+    wrapped = (f"language_model.{name}", name.replace("model.language_model.", "language_model.model.", 1))
+    return next((each for each in (name, *wrapped) if each in known), name)
 
 
 def _wrap(module: Any, name: str, rows: Rows) -> Any:

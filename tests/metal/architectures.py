@@ -169,7 +169,6 @@ RECURRENT: dict[str, dict[str, Any]] = {
         "use_conv_bias": True,
     },
     "jamba": {
-        "layers_block_type": ["mamba", "attention", "mamba"],
         "attn_layer_offset": 1,
         "attn_layer_period": 3,
         "expert_layer_offset": 1,

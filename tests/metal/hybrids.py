@@ -6,18 +6,19 @@ hybrids.py TOKENIZER SCRATCH engine NAME        prints what became of requests i
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.metal.architectures import RECURRENT, save
+from tests.metal.architectures import COMMON, RECURRENT, save
 from tests.metal.reply import reply
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 CLASSES = {
-    "qwen3_next": "Qwen3NextForCausalLM",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "lfm2": "Lfm2ForCausalLM",
     "granitemoehybrid": "GraniteMoeHybridForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
@@ -37,10 +38,24 @@ def checkpoint(name: str, tokenizer: Path, scratch: Path) -> Path:
     own = {"vocab_size": VOCABULARY, "architectures": [CLASSES[name]], "bos_token_id": 1, "eos_token_id": 2}
     own["dtype"] = "float32"
     path = save(name, scratch, {**RECURRENT[name], **own})
+    if name == "qwen3_5":
+        _beside_a_vision_model(path)
     for file in TOKENIZER:
         if (tokenizer / file).exists():
             shutil.copy(tokenizer / file, path)
     return path
+
+
+def _beside_a_vision_model(path: Path) -> None:
+    """The config as published ones are: that of the language model inside of one that sees images."""
+    config = json.loads((path / "config.json").read_text())
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    rope |= {"mrope_section": [1, 1, 0], "mrope_interleaved": True}
+    layers = ["linear_attention", "linear_attention", "full_attention"]
+    text = {**config, "model_type": "qwen3_5_text", "rope_parameters": rope, "layer_types": layers}
+    outer = {key: config[key] for key in ("model_type", "architectures", "dtype", "tie_word_embeddings")}
+    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": COMMON["hidden_size"]}
+    (path / "config.json").write_text(json.dumps({**outer, "text_config": text, "vision_config": vision}))
 
 
 def engine(path: Path) -> dict[str, Any]:
@@ -55,6 +70,8 @@ def engine(path: Path) -> dict[str, Any]:
         num_gpu_blocks_override=BLOCKS,
         kv_cache_memory_bytes=64 << 20,
         enable_sleep_mode=True,
+        enable_lora=True,
+        max_lora_rank=8,
         disable_log_stats=False,
     )
     dice = random.Random(3)  # noqa: S311 - repeatable on purpose
@@ -81,12 +98,46 @@ def engine(path: Path) -> dict[str, Any]:
         "alone": alone == answers[:4],
         "several": [len({tuple(each) for each in outputs}) for outputs in several],
         "seeded": generate(drawn, prompts[:2]) == several,
+        "adapted": adapted(llm, path, prompts[:6], greedy),
         "aborted": aborted,
         "left": left,
         "asleep": asleep,
         "after sleep": [outputs[0] for outputs in generate(greedy)] == answers,
         "cached": llm.llm_engine.vllm_config.cache_config.enable_prefix_caching,
     }
+
+
+ADAPTED = {"qwen3_5": "layers.0.linear_attn.in_proj_qkv", "mamba2": "layers.0.mixer.in_proj"}
+"""A projection inside a recurrent layer."""
+
+
+def adapted(llm: Any, path: Path, prompts: list[list[int]], sampling: Any) -> list[bool]:
+    """Every other request with an adapter: whether it changes what is said, and each says what mlx_lm's weights do."""
+    import mlx.core as mx
+    from vllm.lora.request import LoRARequest
+
+    stored = mx.load(str(path / "model.safetensors"))
+    (key,) = [each for each in stored if each.endswith(f"{ADAPTED[path.name.rstrip('-')]}.weight")]
+    outputs, inputs = stored[key].shape
+    adapter = path / "adapter"
+    adapter.mkdir()
+    down, up = mx.random.normal((4, inputs)) * 0.5, mx.random.normal((outputs, 4)) * 0.5
+    module = key.removesuffix(".weight").removeprefix("language_model.")  # transformers' name
+    names = (f"base_model.model.{module}.lora_{part}.weight" for part in "AB")
+    mx.save_safetensors(str(adapter / "adapter_model.safetensors"), dict(zip(names, (down, up), strict=True)))
+    config = {"r": 4, "lora_alpha": 4, "peft_type": "LORA", "target_modules": [module.rpartition(".")[2]]}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    merged = path.parent / "merged"
+    shutil.copytree(path, merged, ignore=shutil.ignore_patterns("adapter"))
+    mx.save_safetensors(str(merged / "model.safetensors"), {**stored, key: stored[key] + up @ down})
+
+    requests = [LoRARequest("one", 1, str(adapter)) if row % 2 else None for row in range(len(prompts))]
+    asked = [{"prompt_token_ids": each} for each in prompts]
+    results = llm.generate(asked, sampling, lora_request=requests, use_tqdm=False)
+    answers = [list(each.outputs[0].token_ids) for each in results]
+    checked = [wrong(merged if row % 2 else path, [prompts[row]], [answers[row]]) for row in range(len(prompts))]
+    plain = wrong(path, prompts[1::2], answers[1::2])
+    return [all(plain), checked == [[[]]] * len(prompts)]
 
 
 def held(worker: Any) -> list[int]:

@@ -12,7 +12,7 @@ from tests.metal.support import run
 pytestmark = pytest.mark.engine
 
 
-@pytest.fixture(scope="module", params=["qwen3_next", "mamba2"])
+@pytest.fixture(scope="module", params=["qwen3_5", "mamba2"])
 def found(
     request: pytest.FixtureRequest, metal_python: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
@@ -30,6 +30,10 @@ def test_tokens_are_mlx_lms_beside_others_in_chunks_alone_and_after_a_preemption
 def test_several_answers_to_one_prompt_have_each_a_state_of_their_own(found: dict[str, Any]) -> None:
     assert found["several"] == [3, 3]
     assert found["seeded"]
+
+
+def test_adapters_inside_a_recurrent_layer_change_the_rows_that_have_them(found: dict[str, Any]) -> None:
+    assert found["adapted"] == [True, True]
 
 
 def test_clients_that_go_leave_no_state(found: dict[str, Any]) -> None:
