@@ -39,6 +39,10 @@ _BY_REASON: Mapping[str, str] = {
     "the engine is one process": "distributed_executor_backend",
     "the cache stays in one engine": "kv_transfer_config",
     "the cache has the model's own type": "kv_cache_dtype",
+    "recurrent states are kept as mlx-lm computes them": """
+        mamba_cache_dtype mamba_ssm_cache_dtype mamba_block_size mamba_cache_mode mamba_ssu_algorithm mamba_config
+        mamba_cache_philox_rounds enable_mamba_cache_stochastic_rounding enable_mamba_shared_prefix_checkpoint
+        use_replayssm replayssm_buffer_len""",
     "prompts are text or tokens": "enable_prompt_embeds",
     "weights are those of the checkpoint": "weight_transfer_config",
     "the plug-in has no settings there": "additional_config",

