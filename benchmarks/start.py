@@ -87,19 +87,20 @@ def summary(runs: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def prepared(state: StateDirectory) -> tuple[Path, Path]:
+def prepared(state: StateDirectory, backend: str = "vllm") -> tuple[Path, Path]:
     """The engine environment's interpreter and the converted checkpoint, both already on disk."""
     import asyncio
 
     loaded = load(ROOT / "model-runner.yaml", environ=os.environ, backends=frozenset(DRIVERS))
     environments = Environments(state.environments)
-    environment = environments.find(environments.choose("vllm", loaded.appliance.environment))
+    environment = environments.find(environments.choose(backend, loaded.appliance.environment))
     if environment is None:
         raise SystemExit("no engine environment yet: run `appliance env install` first")
     store = Store(state.models)
     source = parse_source(loaded.appliance.models["smollm2"].source, base=ROOT)
     checkpoint = asyncio.run(store.pull(source, silent, subject="model smollm2"))
-    model = asyncio.run(store.prepare(checkpoint, "hf", environment.python, silent, subject="model smollm2"))
+    form = DRIVERS[backend].format
+    model = asyncio.run(store.prepare(checkpoint, form, environment.python, silent, subject="model smollm2"))
     return environment.python, model
 
 

@@ -1,11 +1,12 @@
 """How long a start takes: stock `vllm serve`, an executed engine, and one that a zygote forks, alternating in one run.
 
-    python benchmarks/warm_start.py [--rounds 3] [--json FILE]
+    python -m benchmarks.warm_start [--backend vllm-metal] [--rounds 3] [--json FILE]
 
 Each start counts until the first generated token. All run the same weights with the same engine arguments in the same
 environment, which must be there already (`appliance env install`, `appliance pull`). The first start from a zygote is
 timed on its own: it includes the imports. `decode` is the time for 64 tokens of one request, best of three, once the
-engine is ready: what is forked has to be as fast as what is executed. Figures are medians; ratios are within one run.
+engine is ready: what is forked has to be as fast as what is executed. Figures are medians; ratios are within one run,
+to `vllm serve`, or for vllm-metal, of which there is no stock server, to what is executed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from typing import Any
 
 import psutil
 
+from appliance.engines import DRIVERS
 from appliance.engines.driver import Launch
-from appliance.engines.vllm import VLLM
 from appliance.plan.desired import EngineSpec
 from appliance.process import probe
 from appliance.process.engine_process import EngineProcess
@@ -38,6 +39,17 @@ from benchmarks.start import SIZES, prepared, time_stock
 
 TOKENS = 64
 ARGUMENTS = {"max_model_len": 2048, "max_num_seqs": 16}  # with what the driver adds, the same as `SIZES`
+
+
+PLATFORMS = {"vllm": "CpuPlatform", "vllm-metal": "MetalPlatform"}
+"""The vLLM platform class that each backend's environment has on a CPU."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    backend: str
+    python: Path
+    model: Path
 
 
 @dataclass
@@ -57,10 +69,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--backend", choices=sorted(PLATFORMS), default="vllm")
     options = parser.parse_args()
-    python, model = prepared(StateDirectory.locate(os.environ))
+    engine = Engine(options.backend, *prepared(StateDirectory.locate(os.environ), options.backend))
     with tempfile.TemporaryDirectory(prefix="ap-") as home:
-        runs = asyncio.run(measure(Path(home), python, model, options.rounds))
+        runs = asyncio.run(measure(Path(home), engine, options.rounds))
     result = {"machine": describe(), "rounds": options.rounds, **summary(runs)}
     print(json.dumps(result, indent=2))
     if options.json:
@@ -68,13 +81,13 @@ def main() -> None:
 
 
 def summary(runs: Runs) -> dict[str, Any]:
-    serve = statistics.median(runs.start["vllm serve"])
+    against = statistics.median(runs.start.get("vllm serve") or runs.start["executed"])
     return {
         "start": {
             kind: {
                 "median_s": round(statistics.median(seconds), 2),
                 "runs_s": [round(each, 2) for each in seconds],
-                "ratio_to_serve": round(statistics.median(seconds) / serve, 3),
+                "ratio": round(statistics.median(seconds) / against, 3),
             }
             for kind, seconds in runs.start.items()
         },
@@ -83,31 +96,35 @@ def summary(runs: Runs) -> dict[str, Any]:
     }
 
 
-async def measure(home: Path, python: Path, model: Path, rounds: int) -> Runs:
+async def measure(home: Path, engine: Engine, rounds: int) -> Runs:
     runs = Runs()
     for _ in range(rounds):
-        runs.add("vllm serve", await asyncio.to_thread(time_stock, python, model, (*SIZES, "--enforce-eager")))
-        await once(runs, "executed", home, python, model, None)
+        if engine.backend == "vllm":
+            stock = await asyncio.to_thread(time_stock, engine.python, engine.model, (*SIZES, "--enforce-eager"))
+            runs.add("vllm serve", stock)
+        await once(runs, "executed", home, engine, None)
         zygotes = Zygotes(home / "run", home / "logs", environ=os.environ)
         try:
             for kind in ("first from a zygote", "zygote", "zygote"):
-                await once(runs, kind, home, python, model, zygotes)
+                await once(runs, kind, home, engine, zygotes)
             runs.memory["the zygote itself"] = memory(zygotes.pids)
         finally:
             await zygotes.close()
     return runs
 
 
-async def once(runs: Runs, kind: str, home: Path, python: Path, model: Path, zygotes: Zygotes | None) -> None:
-    engine = tuple((name, json.dumps(value)) for name, value in ARGUMENTS.items())
-    spec = EngineSpec(model="smollm2", backend="vllm", source=str(model), engine=engine)
+async def once(runs: Runs, kind: str, home: Path, engine: Engine, zygotes: Zygotes | None) -> None:
+    arguments = tuple((name, json.dumps(value)) for name, value in ARGUMENTS.items())
+    spec = EngineSpec(model="smollm2", backend=engine.backend, source=str(engine.model), engine=arguments)
     directory = home / "run" / f"e-{secrets.token_hex(4)}"
-    launch = Launch(python, model, directory, secrets.token_urlsafe(32), platform="CpuPlatform")
+    platform = PLATFORMS[engine.backend]
+    launch = Launch(engine.python, engine.model, directory, secrets.token_urlsafe(32), platform=platform)
     started = time.monotonic()
-    path = await zygotes.socket(spec, VLLM(), launch) if zygotes else None
+    driver = DRIVERS[engine.backend]
+    path = await zygotes.socket(spec, driver, launch) if zygotes else None
     process = await EngineProcess.start(
         spec,
-        VLLM(),
+        driver,
         launch,
         run=home / "run",
         log=home / "logs" / "engine.log",

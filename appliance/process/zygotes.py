@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from appliance.engines.driver import Driver, Launch
+from appliance.engines.vllm_metal import VLLMMetal
 from appliance.plan.desired import EngineSpec
 from appliance.process.environ import inherited
 from appliance.process.memory import resident
@@ -30,8 +31,8 @@ Keep = Callable[[], AbstractContextManager[object]]
 
 SCRIPT = Path(__file__).with_name("zygote") / "__main__.py"
 
-_PREPARATIONS = {("vllm", "CpuPlatform"): "vllm_cpu"}
-"""Where forking has been proved, by driver and vLLM platform: never with CUDA, never on macOS."""
+_PREPARATIONS = {("vllm", "CpuPlatform"): "vllm_cpu", ("vllm-metal", "MetalPlatform"): "vllm_metal"}
+"""Where forking has been proved, by driver and vLLM platform: never with a GPU, never on macOS."""
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Zygotes:
         What `keep` gives is held for as long as the zygote lives: it still imports from its environment.
         """
         environ = self._shared(spec, driver, launch)
-        preparation = _preparation(driver, launch, environ)
+        preparation = _preparation(spec, driver, launch, environ)
         if preparation is None or launch.python is None:
             return None
         if own := _own(spec):
@@ -95,7 +96,7 @@ class Zygotes:
 
     def cost(self, spec: EngineSpec, driver: Driver, launch: Launch) -> int:
         """Bytes that a warm start of this engine takes beside the engine: a zygote's, where there is none yet."""
-        preparation = _preparation(driver, launch, self._shared(spec, driver, launch))
+        preparation = _preparation(spec, driver, launch, self._shared(spec, driver, launch))
         if preparation is None or launch.python is None or _own(spec):
             return 0
         start = self._starts.get((launch.python, preparation))
@@ -206,8 +207,10 @@ def _own(spec: EngineSpec) -> list[str]:
     return sorted(dict(spec.env).keys() - PER_ENGINE)
 
 
-def _preparation(driver: Driver, launch: Launch, environ: Mapping[str, str]) -> str | None:
+def _preparation(spec: EngineSpec, driver: Driver, launch: Launch, environ: Mapping[str, str]) -> str | None:
     preparation = _PREPARATIONS.get((driver.name, launch.platform))
+    if isinstance(driver, VLLMMetal) and not driver.on_cpu(spec, launch):
+        return None
     # With several ranks vLLM hands each worker its cores through variables that only a new process reads.
     one_rank = environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
     return preparation if sys.platform == "linux" and one_rank else None

@@ -20,6 +20,7 @@ import anthropic
 import jsonschema
 import numpy as np
 import openai
+import psutil
 import pytest
 import yaml
 
@@ -105,6 +106,11 @@ def test_status_names_what_the_engine_computes_on(served: Served) -> None:
     running = engine(served)
     assert (running["platform"], running["device"]) == ("MetalPlatform", "CPU")
     assert {"vllm", "mlx", "mlx-lm", "python"} <= running["versions"].keys()
+
+
+def test_engine_is_forked_from_imports_that_were_made_once(served: Served) -> None:
+    leader = psutil.Process(engine(served)["pid"])
+    assert any(each.name().startswith("engine-keeper") for each in leader.parents())
 
 
 def test_openai_sdk_is_answered_whole_and_in_pieces(sdk: openai.OpenAI) -> None:

@@ -20,6 +20,7 @@ import pytest
 from appliance.engines.command import Command
 from appliance.engines.driver import Launch
 from appliance.engines.vllm import VLLM
+from appliance.engines.vllm_metal import VLLMMetal
 from appliance.plan.desired import EngineSpec
 from appliance.process import probe
 from appliance.process.engine_process import EngineProcess
@@ -341,15 +342,20 @@ def test_start_that_is_called_off_leaves_the_zygote_to_the_others(home: Path) ->
         (VLLM(), "CpuPlatform", {"engine": (("tensor_parallel_size", "2"),)}),
         (VLLM(), "CpuPlatform", {"env": (("VLLM_MAX_STOP_STRINGS", "9"),)}),
         (Command(name="mine", command=("serve", "{socket}")), "", {}),
+        (VLLMMetal(mac=False), "CpuPlatform", {}),
+        (VLLMMetal(mac=True), "MetalPlatform", {}),
+        (VLLMMetal(mac=False), "MetalPlatform", {"versions": (("mlx-cuda-13", "0.32.4"),)}),
     ],
 )
 def test_nothing_is_warmed_where_a_fork_is_not_proved(
-    home: Path, driver: VLLM | Command, platform: str, fields: dict[str, Any]
+    home: Path, driver: VLLM | VLLMMetal | Command, platform: str, fields: dict[str, Any]
 ) -> None:
+    versions = fields.pop("versions", ())
+
     async def main() -> None:
         async with warm(home) as zygotes:
             engine = EngineSpec(model="smol", backend=driver.name, source="nowhere", **fields)
-            launch = Launch(PYTHON, home, home / "run" / "e-0", "key", platform=platform)
+            launch = Launch(PYTHON, home, home / "run" / "e-0", "key", platform=platform, versions=versions)
             assert await zygotes.socket(engine, driver, launch) is None
             assert zygotes.pids == ()
 

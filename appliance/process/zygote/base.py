@@ -7,7 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-PER_ENGINE = frozenset({"VLLM_API_KEY", "LLAMA_API_KEY", "TMPDIR", "APPLIANCE_ENGINE", "OMP_NUM_THREADS"})
+PER_ENGINE = frozenset(
+    {"VLLM_API_KEY", "LLAMA_API_KEY", "TMPDIR", "APPLIANCE_ENGINE", "APPLIANCE_METAL_REPORT", "OMP_NUM_THREADS"}
+)
 """What differs from engine to engine. None of it is read by an import, or it is set right after the fork."""
 
 
