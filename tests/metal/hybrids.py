@@ -25,6 +25,8 @@ CLASSES = {
     "falcon_h1": "FalconH1ForCausalLM",
     "mamba2": "Mamba2ForCausalLM",
 }
+ROOM = {"qwen3_5": 40 << 10, "mamba2": 90 << 10}
+"""Bytes of cache: five states, and keys and values of the longest sequence, where six sequences may run at once."""
 VOCABULARY = 49152
 LENGTH, CHUNK, BLOCKS = 96, 24, 12
 """Tokens of the longest sequence and of one step; blocks of 16, which not all sequences that run at once find."""
@@ -71,7 +73,7 @@ def engine(path: Path) -> dict[str, Any]:
         max_num_seqs=6,
         max_num_batched_tokens=CHUNK,
         num_gpu_blocks_override=BLOCKS,
-        kv_cache_memory_bytes=64 << 20,
+        kv_cache_memory_bytes=ROOM[path.name.rstrip("-")],
         enable_sleep_mode=True,
         enable_lora=True,
         max_lora_rank=8,

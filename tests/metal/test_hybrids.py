@@ -39,7 +39,7 @@ def test_adapters_inside_a_recurrent_layer_change_the_rows_that_have_them(found:
 def test_clients_that_go_leave_no_state(found: dict[str, Any]) -> None:
     gone, most = found["aborted"]
     assert gone > 10
-    assert 1 < most <= 6
+    assert most == 5  # of the six that may run at once, as many as the memory has states for
     assert found["left"] == [[0, 0]]
 
 

@@ -98,6 +98,30 @@ def test_linear_attention_keeps_a_state_however_long_the_sequence() -> None:
     assert found.cache_per_token == 2 * 384 * 2
 
 
+@pytest.mark.parametrize(
+    ("says", "attending", "holding"),
+    [
+        ({"full_attn_idxs": [2, 5], "conv_L_cache": 3}, 2, 28),
+        ({"layer_types": ["conv", "full_attention", "conv"] * 10, "conv_L_cache": 3}, 10, 20),
+        ({"attn_layer_period": 8, "attn_layer_offset": 4, "mamba_d_state": 16, "mamba_d_conv": 4}
+         | {"mamba_expand": 2}, 4, 26),
+        ({"hybrid_override_pattern": "M-M*M-" * 5, "mamba_num_heads": 8, "mamba_head_dim": 64, "ssm_state_size": 128}
+         | {"n_groups": 8, "conv_kernel": 4}, 5, 15),
+        ({"model_type": "falcon_h1", "mamba_n_heads": 24, "mamba_d_head": 64, "mamba_d_state": 128, "mamba_n_groups": 1}
+         | {"mamba_d_conv": 4}, 30, 30),
+        ({"model_type": "mamba", "state_size": 16, "conv_kernel": 4, "intermediate_size": 1152}, 0, 30),
+    ],
+)  # fmt: skip
+def test_layers_that_attend_and_layers_with_a_state_are_told_apart(
+    says: dict[str, Any], attending: int, holding: int
+) -> None:
+    found = measure(SMOLLM2 | says, [])
+    assert sum(each.layers for each in found.cache or ()) == attending
+    assert found.state is not None
+    assert found.state.layers == holding
+    assert found.cache_bytes(1000) - found.cache_bytes(0) == 1000 * attending * 384 * 2
+
+
 def test_longest_context_is_the_last_that_fits() -> None:
     found = measure(SMOLLM2 | {"max_position_embeddings": 8192}, [])
     per_token = found.cache_per_token or 0
