@@ -32,11 +32,12 @@ class LocalFiles:
         if self._lock is not None:
             return {name: content(entry.files) for name, entry in self._lock.models.items()}
         sources = self.sources(appliance)
-        return {name: self._taken.get(each.path) or state_of(each.path) for name, each in sources.items()}
+        taken = {path: self._taken[path] if path in self._taken else state_of(path) for path in _paths(sources)}
+        return {name: taken[each.path] for name, each in sources.items()}
 
     def follow(self, appliance: Appliance) -> None:
         """Watch the sources of this configuration. One that is new is taken as it lies: nothing has loaded it yet."""
-        paths = {each.path for each in self.sources(appliance).values()}
+        paths = _paths(self.sources(appliance))
         self._taken = {path: self._taken.get(path) or state_of(path) for path in paths}
 
     def look(self, appliance: Appliance) -> tuple[str, ...]:
@@ -59,3 +60,7 @@ class LocalFiles:
         """The models at paths of this machine."""
         found = {name: parse_source(model.source, base=self._base) for name, model in appliance.models.items()}
         return {name: each for name, each in found.items() if isinstance(each, LocalSource)}
+
+
+def _paths(sources: Mapping[str, LocalSource]) -> set[Path]:
+    return {each.path for each in sources.values()}

@@ -29,6 +29,8 @@ STOP_TIMEOUT = 10.0
 KILLED_STARTS = 5
 """Starts in a row that somebody may end with a kill before it counts as a start-up failure. A person, or a kernel short
 of memory once, deserves another try; a model that never fits would be loaded over and over."""
+QUIET = 15.0
+"""Seconds within which files that were just written to are usually found quiet, and asked for as they are now."""
 
 
 class Tell(Protocol):
@@ -134,14 +136,19 @@ class Reconciler:
         try:
             deadline = self._now() + timeout
             async with asyncio.timeout_at(deadline), self._changed:
-                self._wanted.add(model)
-                self.wake()
+                self._ask_for(model)
                 while (engine := self.serving(model)) is None:
                     self._refuse_hopeless(model, deadline)
+                    if model not in self._wanted:  # a start that failed has answered for all that asked
+                        self._ask_for(model)
                     await self._changed.wait()
                 return engine
         except TimeoutError:
             raise NotReady(f"model `{model}` is not ready yet", retry_after=5.0) from None
+
+    def _ask_for(self, model: str) -> None:
+        self._wanted.add(model)
+        self.wake()
 
     def serving(self, model: str) -> Engine | None:
         """The engine that this model's requests go to now: one of the desired spec, else the one it will replace."""
@@ -269,7 +276,7 @@ class Reconciler:
             self._tell_state(engine)
             self._log.error("engine refused", model=model, message=error.message, hint=error.hint)
         except FilesChanged as error:
-            engine.fail(error, now=self._now(), retry_at=self._now() + LONGEST_RETRY)
+            engine.fail(error, now=self._now(), retry_at=self._now() + QUIET)
             self._tell_state(engine)
             self._log.warning("engine not started", model=model, message=error.message)
         except EngineCrashed as error:

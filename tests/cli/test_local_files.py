@@ -41,6 +41,17 @@ def test_other_files_are_rolled_out_when_they_are_whole_and_no_answer_is_cut(mac
     assert (model["ready"], len(model["engines"])) == (True, 1)
 
 
+def test_a_request_waits_for_files_that_have_just_been_written(machine: Machine) -> None:
+    machine.write(models="  tiny: {source: ./weights, load: on_demand}")
+    base = machine.up()
+    (machine.directory / "weights" / "tokenizer.json").write_text('{"other": 1}')
+    with openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as sdk:
+        assert sdk.chat.completions.create(model="tiny", messages=QUESTION).choices
+    assert "have changed since they were asked for" in machine.log
+    (model,) = machine.status()["models"]
+    assert [each["type"] for each in model["conditions"]] == ["Ready"]
+
+
 def test_files_that_changed_while_nothing_ran_are_loaded_by_the_next_start(machine: Machine) -> None:
     machine.write()
     machine.up()

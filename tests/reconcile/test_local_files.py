@@ -82,6 +82,17 @@ def test_files_that_are_gone_leave_what_is_wanted_as_it_was(files: LocalFiles, t
     assert files.contents(appliance(m="./weights")) == before
 
 
+def test_a_path_where_nothing_lies_yet_is_taken_once_it_is_whole(tmp_path: Path) -> None:
+    files, model = LocalFiles(tmp_path, None), appliance(m="./weights")
+    files.follow(model)
+    write_files(tmp_path / "weights", {**CHECKPOINT, "model.safetensors": b"half"})
+    assert [files.look(model) for _ in range(2)] == [(), ()]
+    assert files.contents(model) == {"m": ""}
+    write_files(tmp_path / "weights", CHECKPOINT)
+    assert [files.look(model) for _ in range(2)] == [(), ("m",)]
+    assert files.contents(model)["m"]
+
+
 def test_a_link_that_is_turned_to_another_checkpoint_is_a_change(tmp_path: Path) -> None:
     for version in ("one", "two"):
         write_files(tmp_path / version, CHECKPOINT)
