@@ -33,7 +33,8 @@ def test_what_is_written_is_valid_and_migrating_it_changes_nothing(case: Case, t
             assert run(["migrate", "model-runner.yaml"], folder, {})[0] == 0
         elif "appliance" in Path(name).name and not name.endswith(".bak"):
             code, printed = run(["migrate", Path(name).name, "--target", "m2-16gb", "--in-place"], folder, {})
-            assert code in (0, 4), printed
+            # An included file may have nothing left in it, and says so.
+            assert code in (0, 4) or f"nothing in `{Path(name).name}` runs a model" in printed, printed
     assert contents(tmp_path) == written
 
 
